@@ -1,0 +1,109 @@
+# Every target sets up what it needs. Variables: make train NAME=mine DATA=path/to/data LABELS=100 PRESET=default SEED=0
+PYTHON ?= python3
+VENV   ?= .venv
+NAME   ?= mnist
+DATA   ?= data/mnist
+LABELS ?= 100
+PRESET ?= default
+SEED   ?= 0
+DEVICE ?= auto
+HOST   ?= 127.0.0.1
+PORT   ?= 50051
+INPUT  ?= data/mnist/train-images-idx3-ubyte.gz
+OUTPUT ?= runs/$(NAME)/predictions
+ARGS   ?=
+
+RUN := runs/$(NAME)
+BIN := $(VENV)/bin
+PY  := $(BIN)/python
+# The training stack logs its start-up at warning level.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo train export serve prelabel test check lint format types imports unit integration e2e \
+        proto proto-check lock image image-check figures docs clean
+
+help: ## list every target in a line
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## create the environment in .venv from the lock file
+
+$(VENV)/.installed: locks/dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prelabel needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/dev.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup ## the whole line on the embedded MNIST: train, export, serve, pre-label 60,000 images; results in runs/demo
+	PYTHON=$(PY) scripts/demo.sh
+
+train: setup ## train on DATA with LABELS labels into runs/NAME; resumes an interrupted run
+	$(PY) -m training --data $(DATA) --labels $(LABELS) --preset $(PRESET) --seed $(SEED) --output $(RUN) $(ARGS)
+
+export: setup ## turn runs/NAME into a verified model bundle runs/NAME/bundle
+	$(PY) -m export --run $(RUN) $(ARGS)
+
+serve: setup ## serve runs/NAME/bundle over gRPC on HOST:PORT until SIGTERM
+	$(PY) -m serving --model $(RUN)/bundle --host $(HOST) --port $(PORT) --device $(DEVICE) $(ARGS)
+
+prelabel: setup ## pre-label INPUT through the server on HOST:PORT into Parquet files in OUTPUT
+	$(BIN)/prelabel run --input $(INPUT) --server $(HOST):$(PORT) --output $(OUTPUT) $(ARGS)
+
+test: setup ## all tests: unit, integration, e2e
+	$(PY) -m pytest $(ARGS)
+
+unit: setup ## the fast tests only
+	$(PY) -m pytest tests/unit $(ARGS)
+
+integration: setup ## tests with real sockets and ONNX Runtime
+	$(PY) -m pytest tests/integration $(ARGS)
+
+e2e: setup ## train a little, export, serve, pre-label, read back
+	$(PY) -m pytest tests/e2e $(ARGS)
+
+check: lint types imports proto-check test ## every gate
+
+lint: setup ## ruff: style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup ## mypy, strict
+	$(BIN)/mypy
+
+imports: setup ## the layers of ARCHITECTURE.md, proven by import-linter
+	$(BIN)/lint-imports
+
+$(VENV)-proto/.installed: locks/proto.txt
+	$(PYTHON) -m venv $(VENV)-proto
+	$(VENV)-proto/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/proto.txt
+	touch $@
+
+proto: $(VENV)-proto/.installed ## generate prelabel/v1 from protos/
+	scripts/protos.sh $(VENV)-proto/bin/python
+
+proto-check: $(VENV)-proto/.installed ## fail if prelabel/v1 is not what protos/ generates
+	scripts/protos-check.sh $(VENV)-proto/bin/python
+
+lock: setup ## bring the lock files up to the newest versions that pyproject.toml allows
+	UV=$(BIN)/uv scripts/lock.sh
+
+image: ## build the container images prelabel-train and prelabel-serve with docker, or buildah where there is no engine
+	scripts/image.sh
+
+image-check: setup ## build on a debootstrap base with buildah, run the server in the image, pre-label through it
+	PYTHON=$(PY) scripts/image-check.sh
+
+figures: setup ## measure the figures of the README again (hours); resumes
+	$(PY) -m scripts.figures $(ARGS)
+
+docs: setup ## render the measured figures into the README
+	$(PY) -m scripts.render
+
+clean: ## remove environments, caches and generated code caches; runs/ stays
+	rm -rf $(VENV) $(VENV)-proto .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

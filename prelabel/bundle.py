@@ -1,0 +1,133 @@
+"""The model bundle: the only thing that export and serving share.
+
+A bundle is a directory with `bundle.json` (this dataclass) and the files that it names, `model.onnx` first of all. Its
+`model_id` is a hash over everything else in `bundle.json`, the SHA-256 of every file included: a changed byte anywhere
+makes the bundle another one, and `load_bundle` refuses it.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from prelabel.errors import BundleError, InputError
+from prelabel.files import sha256_file
+from prelabel.images import ImageSpec
+
+FORMAT_VERSION = 1
+BUNDLE_FILE = "bundle.json"
+MODEL_FILE = "model.onnx"
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Keras against ONNX Runtime on the same images, as measured when the bundle was made."""
+
+    real_images: int
+    """How many images of the data set were compared."""
+    random_images: int
+    """How many images of uniform noise were compared."""
+    max_abs_difference: float
+    """Largest difference over all probabilities and realness values."""
+    argmax_differences: int
+    """Images whose most probable class differs although its lead is over the tolerance: always 0 in a bundle."""
+    tolerance: float
+    """The largest `max_abs_difference` that export allows."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything that a user of the model needs to know; the content of `bundle.json`."""
+
+    name: str
+    """Name of the training run."""
+    classes: tuple[str, ...]
+    """Class names; the position is the label index."""
+    input: ImageSpec
+    """Shape and resize rule of one input image."""
+    opset: int
+    """ONNX operator set of the graph."""
+    parity: Parity
+    """The export's parity figures."""
+    training: dict[str, Any]
+    """Configuration, step and code version of the training run."""
+    files: dict[str, str]
+    """File name -> SHA-256 of its bytes."""
+    input_name: str = "images"
+    """Graph input: uint8 [N, H, W, C], 0..255; scaling is part of the graph."""
+    probabilities_name: str = "probabilities"
+    """Graph output: float32 [N, K], 0..1."""
+    realness_name: str = "realness"
+    """Graph output: float32 [N], 0..1."""
+    calibration: dict[str, Any] | None = None
+    """Temperature and its provenance, where one was fitted on held-out labels."""
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def model_id(self) -> str:
+        """16 hexadecimal characters that stand for the whole content."""
+        canonical = json.dumps(_plain(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """Returns the text of `bundle.json`."""
+        return json.dumps({"model_id": self.model_id, **_plain(self)}, indent=2) + "\n"
+
+
+def load_bundle(directory: Path) -> Bundle:
+    """Reads a bundle and verifies every byte of it.
+
+    Raises:
+        BundleError: The directory is no bundle, a file is missing, or something changed since it was made.
+    """
+    path = directory / BUNDLE_FILE
+    try:
+        content = json.loads(path.read_bytes())
+        claimed_id = content.pop("model_id")
+        bundle = _from_plain(content)
+    except FileNotFoundError:
+        raise BundleError(
+            f"{directory} holds no model bundle ({BUNDLE_FILE} is missing): make one with `make export`"
+        ) from None
+    except InputError as error:
+        raise BundleError(f"{path} is not usable: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path} is damaged ({type(error).__name__}: {error}): export the model again") from None
+    if bundle.model_id != claimed_id:
+        raise BundleError(f"{path} was changed after export (model_id {claimed_id}, content {bundle.model_id})")
+    for name, digest in bundle.files.items():
+        file = directory / name
+        if not file.is_file():
+            raise BundleError(f"{directory} is incomplete: {name} is missing; export the model again")
+        if sha256_file(file) != digest:
+            raise BundleError(
+                f"{file} was changed after export (its SHA-256 is not the bundle's): export the model again"
+            )
+    return bundle
+
+
+def _plain(bundle: Bundle) -> dict[str, Any]:
+    return cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(bundle))))
+
+
+def _from_plain(content: dict[str, Any]) -> Bundle:
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"bundle format {version} is not known: this version of prelabel reads format {FORMAT_VERSION}"
+        )
+    files = content["files"]
+    if MODEL_FILE not in files or any(Path(name).name != name for name in files):
+        raise BundleError(f"files {sorted(files)} are not those of a bundle: plain names with {MODEL_FILE} among them")
+    image = content["input"]
+    channels = cast(Literal[1, 3], image["channels"])
+    return Bundle(
+        **{
+            **content,
+            "classes": tuple(content["classes"]),
+            "input": ImageSpec(image["height"], image["width"], channels, image["resize_rule"]),
+            "parity": Parity(**content["parity"]),
+        }
+    )

@@ -1,0 +1,55 @@
+"""Every error that prelabel raises on purpose, in one tree.
+
+    PrelabelError
+    ├── InputError           what the user gave is wrong: a path, an option, a data set
+    │   ├── ImageError       one image cannot be used; in bulk work it becomes an error row
+    │   └── BundleError      a model bundle is missing, incomplete or changed
+    ├── DeviceError          the wanted execution device does not work here
+    ├── TrainingError        training cannot go on (NaN, an unusable checkpoint)
+    ├── ParityError          the exported model disagrees with the Keras model
+    ├── ServerUnavailableError    no server answers, or it holds no model
+    ├── OverloadedError           the server's queue is full
+    └── RemoteError          the server failed on a valid request
+
+Messages name the offending value and the fix, and hold no line breaks, so that a command can print them as one line.
+"""
+
+
+class PrelabelError(Exception):
+    """Base of all errors raised on purpose; commands print its message and exit with status 2."""
+
+
+class InputError(PrelabelError):
+    """What the user gave cannot be used: a path, an option, a data set, a request."""
+
+
+class ImageError(InputError):
+    """One image cannot be decoded or does not fit; the rest of its batch is not concerned."""
+
+
+class BundleError(InputError):
+    """A model bundle is missing, incomplete, of another format, or its bytes changed."""
+
+
+class DeviceError(PrelabelError):
+    """The wanted execution device is not available or does not work."""
+
+
+class TrainingError(PrelabelError):
+    """Training cannot go on, for example because a loss is not finite."""
+
+
+class ParityError(PrelabelError):
+    """The exported model and the Keras model disagree beyond the tolerance."""
+
+
+class ServerUnavailableError(PrelabelError):
+    """No server answers at the address, or it has no model to answer with."""
+
+
+class OverloadedError(PrelabelError):
+    """The server refused new work because its queue is full; try again later."""
+
+
+class RemoteError(PrelabelError):
+    """The server failed on a request that was valid."""

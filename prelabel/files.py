@@ -1,0 +1,44 @@
+"""Writing files whole or not at all, and hashing them."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+
+def sha256_file(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes as 64 lower-case hexadecimal characters."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_directory(path: Path) -> None:
+    """Makes renames and new names in a directory survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Lets `write` fill a temporary file beside `path`, then renames it: readers see the old file or the new one.
+
+    The file and its directory are synced, so the promise holds over a power loss as well as over a killed process.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_directory(path.parent)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Writes UTF-8 text by `write_atomically`."""
+    write_atomically(path, lambda file: file.write(text.encode()))

@@ -1,0 +1,146 @@
+"""Decoding and resizing: the one function through which every pixel enters prelabel.
+
+Training, the server and bulk work all call `decode_image`, so a model sees in service exactly what it saw in training.
+Scaling to the network's range is not done here: it lives inside the exported graph.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from prelabel.errors import ImageError, InputError
+
+Pixels = NDArray[np.uint8]
+"""uint8 [H, W, C] or [B, H, W, C], 0..255."""
+
+RESIZE_RULE = "stretch-bilinear"
+"""Bring the image to H x W by antialiased bilinear interpolation, whatever its aspect ratio: nothing is cropped."""
+
+MAX_IMAGE_PIXELS = 64_000_000
+"""Images with more pixels are refused before they are decoded (decompression bombs); as RGB they are 192 MB."""
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+"""File names that count as images, in lower case."""
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """The tensor that a model takes for one image: uint8 [height, width, channels], 0..255."""
+
+    height: int
+    """Height in pixels."""
+    width: int
+    """Width in pixels."""
+    channels: Literal[1, 3]
+    """1 (grey) or 3 (RGB)."""
+    resize_rule: str = RESIZE_RULE
+    """How images of other sizes are brought to height x width."""
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < 1 or self.channels not in (1, 3):
+            raise InputError(
+                f"image shape {self.shape} is not usable: height and width >= 1 and 1 or 3 channels wanted"
+            )
+        if self.resize_rule != RESIZE_RULE:
+            raise InputError(
+                f"unknown resize rule {self.resize_rule!r}: this version of prelabel knows {RESIZE_RULE!r}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return self.height, self.width, self.channels
+
+
+def decode_image(data: bytes, spec: ImageSpec) -> Pixels:
+    """Decodes one image file and brings it to the model's shape.
+
+    EXIF rotation is applied, transparency is laid on black, palettes, CMYK and 16-bit greys are converted.
+
+    Args:
+        data: The bytes of a PNG, JPEG, BMP, GIF, WebP or TIFF file.
+        spec: The shape to bring the image to.
+
+    Returns:
+        uint8 [H, W, C], 0..255.
+
+    Raises:
+        ImageError: The bytes are empty, truncated, no image, animated, or decode to more than `MAX_IMAGE_PIXELS`.
+    """
+    image = _open(data)
+    mode: Literal["L", "RGB"] = "L" if spec.channels == 1 else "RGB"
+    image = _to_mode(image, mode)
+    if image.size != (spec.width, spec.height):
+        image = image.resize((spec.width, spec.height), Image.Resampling.BILINEAR)
+    return np.asarray(image, np.uint8).reshape(spec.shape)
+
+
+def fit_pixels(pixels: Pixels, spec: ImageSpec) -> Pixels:
+    """Brings one decoded image (uint8 [h, w], [h, w, 1] or [h, w, 3]) to the model's shape by the same rule.
+
+    Raises:
+        ImageError: The array has another rank or number of channels.
+    """
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.dtype != np.uint8:
+        raise ImageError(f"pixels {pixels.dtype} {list(pixels.shape)} are not a uint8 image [h, w, 1 or 3]")
+    if pixels.shape == spec.shape:
+        return pixels
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    image = image.convert("L" if spec.channels == 1 else "RGB")
+    return np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR), np.uint8).reshape(spec.shape)
+
+
+def image_size_and_channels(data: bytes) -> tuple[int, int, int]:
+    """Returns (height, width, channels) of an image file, upright; channels is 1 for greys and 3 otherwise.
+
+    Raises:
+        ImageError: As `decode_image`.
+    """
+    image = _open(data)
+    grey = image.mode in {"1", "L", "LA", "I", "F"} or image.mode.startswith("I;16")
+    return image.height, image.width, 1 if grey else 3
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise ImageError("the file is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            # Pillow's own bomb warning would fire below our limit; the check that counts follows.
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data))
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                raise ImageError(
+                    f"{image.width} x {image.height} pixels are over the limit of {MAX_IMAGE_PIXELS} pixels"
+                )
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise ImageError(f"the file holds {frames} frames; give each frame as an image of its own")
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"not an image in a known format (first bytes {data[:8].hex(' ')})") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"over the limit of {MAX_IMAGE_PIXELS} pixels: {error}") from None
+    except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, EOFError, ...
+        raise ImageError(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # Pillow clips 16-bit greys to 255 instead of scaling them.
+        grey = np.clip(np.asarray(image, np.int64) >> 8, 0, 255).astype(np.uint8)
+        image = Image.fromarray(grey)
+    if image.mode in {"LA", "PA", "RGBA", "La", "RGBa"} or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    return image if image.mode == mode else image.convert(mode)

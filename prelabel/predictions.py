@@ -1,0 +1,91 @@
+"""What a model says about images: columns for bulk work, one object per image for people."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+FAILED_LABEL = -1
+"""Label index of an item that has an error instead of a prediction."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image: either a prediction (`error` is None) or an error."""
+
+    label: str | None
+    """Most probable class; None for an error."""
+    confidence: float
+    """Probability of that class, 0..1; NaN for an error."""
+    probabilities: dict[str, float]
+    """Class name -> probability, in the order of the model's classes; empty for an error."""
+    realness: float
+    """0..1: how real the discriminator finds the image, sigmoid(logsumexp(logits)); NaN for an error."""
+    model_id: str
+    """The model that made it."""
+    error: str | None = None
+    """Why there is no prediction."""
+
+
+@dataclass(frozen=True)
+class PredictionBatch:
+    """The answers for B images over K classes, column-wise; rows of failed items hold NaN and `FAILED_LABEL`."""
+
+    probabilities: NDArray[np.float32]
+    """float32 [B, K], 0..1, rows sum to 1."""
+    realness: NDArray[np.float32]
+    """float32 [B], 0..1."""
+    model_id: str
+    """The model that made them."""
+    errors: dict[int, str] = field(default_factory=dict)
+    """Position in the batch -> why that item failed."""
+
+    def __len__(self) -> int:
+        return len(self.realness)
+
+    @property
+    def label_index(self) -> NDArray[np.int32]:
+        """int32 [B]: index of the most probable class, `FAILED_LABEL` for failed items."""
+        index: NDArray[np.int32] = self.probabilities.argmax(axis=1).astype(np.int32)
+        index[list(self.errors)] = FAILED_LABEL
+        return index
+
+    @property
+    def confidence(self) -> NDArray[np.float32]:
+        """float32 [B], 0..1: the largest probability, NaN for failed items."""
+        confidence: NDArray[np.float32] = self.probabilities.max(axis=1)
+        return confidence
+
+    def rows(self, classes: Sequence[str]) -> Iterator[Prediction]:
+        """Yields one `Prediction` per image, in order."""
+        label_index, confidence = self.label_index, self.confidence
+        for i in range(len(self)):
+            if i in self.errors:
+                yield Prediction(None, float("nan"), {}, float("nan"), self.model_id, self.errors[i])
+            else:
+                yield Prediction(
+                    label=classes[label_index[i]],
+                    confidence=float(confidence[i]),
+                    probabilities=dict(zip(classes, self.probabilities[i].tolist(), strict=True)),
+                    realness=float(self.realness[i]),
+                    model_id=self.model_id,
+                )
+
+
+def with_failures(batch: PredictionBatch, errors: dict[int, str], total: int) -> PredictionBatch:
+    """Spreads the predictions of the good items over `total` rows and puts `errors` in the others.
+
+    Args:
+        batch: Predictions for the items that are not in `errors`, in their order.
+        errors: Position among the `total` items -> why that item was not predicted.
+        total: Number of items, good and failed.
+    """
+    if not errors:
+        return batch
+    good = np.setdiff1d(np.arange(total), np.fromiter(errors, np.int64))
+    probabilities = np.full((total, batch.probabilities.shape[1]), np.nan, np.float32)
+    realness = np.full(total, np.nan, np.float32)
+    probabilities[good], realness[good] = batch.probabilities, batch.realness
+    later = {int(good[i]): message for i, message in batch.errors.items()}
+    return PredictionBatch(probabilities, realness, batch.model_id, dict(sorted((errors | later).items())))
