@@ -36,7 +36,7 @@ $(VENV)/.installed: locks/dev.txt pyproject.toml
 	touch $@
 
 demo: setup ## the whole line on the embedded MNIST: train, export, serve, pre-label 60,000 images; results in runs/demo
-	PYTHON=$(PY) scripts/demo.sh
+	$(PY) -m scripts.demo
 
 train: setup ## train on DATA with LABELS labels into runs/NAME; resumes an interrupted run
 	$(PY) -m training --data $(DATA) --labels $(LABELS) --preset $(PRESET) --seed $(SEED) --output $(RUN) $(ARGS)

@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from prelabel.errors import BundleError, InputError
 from prelabel.files import sha256_file
@@ -87,13 +87,15 @@ def load_bundle(directory: Path) -> Bundle:
         content = json.loads(path.read_bytes())
         claimed_id = content.pop("model_id")
         bundle = _from_plain(content)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
             f"{directory} holds no model bundle ({BUNDLE_FILE} is missing): make one with `make export`"
         ) from None
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror or error}") from None
     except InputError as error:
         raise BundleError(f"{path} is not usable: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{path} is damaged ({type(error).__name__}: {error}): export the model again") from None
     if bundle.model_id != claimed_id:
         raise BundleError(f"{path} was changed after export (model_id {claimed_id}, content {bundle.model_id})")
@@ -121,13 +123,11 @@ def _from_plain(content: dict[str, Any]) -> Bundle:
     files = content["files"]
     if MODEL_FILE not in files or any(Path(name).name != name for name in files):
         raise BundleError(f"files {sorted(files)} are not those of a bundle: plain names with {MODEL_FILE} among them")
-    image = content["input"]
-    channels = cast(Literal[1, 3], image["channels"])
     return Bundle(
         **{
             **content,
             "classes": tuple(content["classes"]),
-            "input": ImageSpec(image["height"], image["width"], channels, image["resize_rule"]),
+            "input": ImageSpec(**content["input"]),
             "parity": Parity(**content["parity"]),
         }
     )

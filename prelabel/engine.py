@@ -1,5 +1,7 @@
 """From a bundle to an inference session: ONNX Runtime on a GPU or on the CPU."""
 
+import contextlib
+import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,9 +102,11 @@ def _load(bundle: Bundle, model: bytes, device: Literal["cuda", "cpu"], threads:
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4 if device == "cuda" else 3  # what matters of a failed CUDA start is in our error
+    options.log_severity_level = 3
     # A spinning worker burns the core that decoding and the network need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if device == "cuda":
+        _find_cuda_libraries()
     try:
         session = onnxruntime.InferenceSession(model, options, providers=[wanted])
         running = session.get_providers()
@@ -115,3 +119,12 @@ def _load(bundle: Bundle, model: bytes, device: Literal["cuda", "cpu"], threads:
     raise DeviceError(
         f"device {device} does not work here: ONNX Runtime fell back to {running[0]} (no driver or CUDA libraries?)"
     )
+
+
+def _find_cuda_libraries() -> None:
+    """Loads CUDA and cuDNN where they came as Python packages; what is missing shows when the session starts."""
+    onnxruntime.set_default_logger_severity(4)  # a failed start writes a page; our error says the same in a line
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        onnxruntime.preload_dlls()
+    logger.debug("preloading CUDA libraries: %s", " ".join(printed.getvalue().split()))

@@ -4,8 +4,9 @@ Training, the server and bulk work all call `decode_image`, so a model sees in s
 Scaling to the network's range is not done here: it lives inside the exported graph.
 """
 
+import contextlib
 import io
-import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,9 @@ RESIZE_RULE = "stretch-bilinear"
 
 MAX_IMAGE_PIXELS = 64_000_000
 """Images with more pixels are refused before they are decoded (decompression bombs); as RGB they are 192 MB."""
+
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+"""Pillow's names of the formats that are decoded; its other decoders are not meant for bytes from strangers."""
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 """File names that count as images, in lower case."""
@@ -60,7 +64,8 @@ class ImageSpec:
 def decode_image(data: bytes, spec: ImageSpec) -> Pixels:
     """Decodes one image file and brings it to the model's shape.
 
-    EXIF rotation is applied, transparency is laid on black, palettes, CMYK and 16-bit greys are converted.
+    EXIF rotation is applied, transparency is laid on black, palettes, CMYK and 16-bit greys are converted. Of a
+    camera's multi-picture JPEG the main picture is taken. Safe to call from several threads.
 
     Args:
         data: The bytes of a PNG, JPEG, BMP, GIF, WebP or TIFF file.
@@ -70,25 +75,25 @@ def decode_image(data: bytes, spec: ImageSpec) -> Pixels:
         uint8 [H, W, C], 0..255.
 
     Raises:
-        ImageError: The bytes are empty, truncated, no image, animated, or decode to more than `MAX_IMAGE_PIXELS`.
+        ImageError: The bytes are empty, truncated, no image, animated, of floating-point pixels, or decode to more than
+            `MAX_IMAGE_PIXELS`.
     """
-    image = _open(data)
-    mode: Literal["L", "RGB"] = "L" if spec.channels == 1 else "RGB"
-    image = _to_mode(image, mode)
-    if image.size != (spec.width, spec.height):
-        image = image.resize((spec.width, spec.height), Image.Resampling.BILINEAR)
-    return np.asarray(image, np.uint8).reshape(spec.shape)
+    with _decoding(data):
+        image = _to_mode(_open(data), "L" if spec.channels == 1 else "RGB")
+        if image.size != (spec.width, spec.height):
+            image = image.resize((spec.width, spec.height), Image.Resampling.BILINEAR)
+        return np.asarray(image, np.uint8).reshape(spec.shape)
 
 
 def fit_pixels(pixels: Pixels, spec: ImageSpec) -> Pixels:
     """Brings one decoded image (uint8 [h, w], [h, w, 1] or [h, w, 3]) to the model's shape by the same rule.
 
     Raises:
-        ImageError: The array has another rank or number of channels.
+        ImageError: The array has another rank or number of channels, or no pixels.
     """
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.dtype != np.uint8:
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.dtype != np.uint8 or pixels.size == 0:
         raise ImageError(f"pixels {pixels.dtype} {list(pixels.shape)} are not a uint8 image [h, w, 1 or 3]")
     if pixels.shape == spec.shape:
         return pixels
@@ -103,36 +108,42 @@ def image_size_and_channels(data: bytes) -> tuple[int, int, int]:
     Raises:
         ImageError: As `decode_image`.
     """
-    image = _open(data)
-    grey = image.mode in {"1", "L", "LA", "I", "F"} or image.mode.startswith("I;16")
-    return image.height, image.width, 1 if grey else 3
+    with _decoding(data):
+        image = _open(data)
+        grey = image.mode in {"1", "L", "LA", "I"} or image.mode.startswith("I;16")
+        return image.height, image.width, 1 if grey else 3
 
 
-def _open(data: bytes) -> Image.Image:
-    if not data:
-        raise ImageError("the file is empty (0 bytes)")
+@contextlib.contextmanager
+def _decoding(data: bytes) -> Iterator[None]:
+    """Turns whatever Pillow raises over `data` into an `ImageError`."""
     try:
-        with warnings.catch_warnings():
-            # Pillow's own bomb warning would fire below our limit; the check that counts follows.
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
-            if image.width * image.height > MAX_IMAGE_PIXELS:
-                raise ImageError(
-                    f"{image.width} x {image.height} pixels are over the limit of {MAX_IMAGE_PIXELS} pixels"
-                )
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1:
-                raise ImageError(f"the file holds {frames} frames; give each frame as an image of its own")
-            image.load()
-            return ImageOps.exif_transpose(image)
+        yield
     except ImageError:
         raise
     except UnidentifiedImageError:
         raise ImageError(f"not an image in a known format (first bytes {data[:8].hex(' ')})") from None
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"over the limit of {MAX_IMAGE_PIXELS} pixels: {error}") from None
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, EOFError, ...
         raise ImageError(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def _open(data: bytes) -> Image.Image:
+    """Returns the loaded image, upright; what it raises is for `_decoding` to translate."""
+    if not data:
+        raise ImageError("the file is empty (0 bytes)")
+    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        raise ImageError(f"{image.width} x {image.height} pixels are over the limit of {MAX_IMAGE_PIXELS} pixels")
+    # A camera's JPEG may carry previews or depth maps behind the picture (MPO); elsewhere no frame is the main one.
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise ImageError(f"the file holds {frames} frames; give each frame as an image of its own")
+    image.load()
+    if image.mode == "F":
+        raise ImageError("floating-point pixels have no stated range; convert the image to 8 or 16 bits")
+    return ImageOps.exif_transpose(image)
 
 
 def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:

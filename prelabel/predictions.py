@@ -80,12 +80,33 @@ def with_failures(batch: PredictionBatch, errors: dict[int, str], total: int) ->
         batch: Predictions for the items that are not in `errors`, in their order.
         errors: Position among the `total` items -> why that item was not predicted.
         total: Number of items, good and failed.
+
+    Raises:
+        ValueError: `batch` does not hold exactly the items that are not in `errors`.
     """
+    good = np.setdiff1d(np.arange(total), np.fromiter(errors, np.int64, len(errors)))
+    # NumPy would spread a single prediction over all good rows without a word.
+    if len(batch) != len(good) or len(good) + len(errors) != total:
+        raise ValueError(f"{len(batch)} predictions and {len(errors)} failures do not make up {total} items")
     if not errors:
         return batch
-    good = np.setdiff1d(np.arange(total), np.fromiter(errors, np.int64))
     probabilities = np.full((total, batch.probabilities.shape[1]), np.nan, np.float32)
     realness = np.full(total, np.nan, np.float32)
     probabilities[good], realness[good] = batch.probabilities, batch.realness
     later = {int(good[i]): message for i, message in batch.errors.items()}
     return PredictionBatch(probabilities, realness, batch.model_id, dict(sorted((errors | later).items())))
+
+
+NOT_FINITE = "the model's output is not finite"
+"""Error of an item for which the model answered NaN or infinity."""
+
+
+def mark_non_finite(batch: PredictionBatch) -> PredictionBatch:
+    """Turns rows in which the model answered NaN or infinity into failed items, so that no NaN passes as an answer."""
+    finite = np.isfinite(batch.probabilities).all(axis=1) & np.isfinite(batch.realness)
+    if finite.all():
+        return batch
+    probabilities = np.where(finite[:, None], batch.probabilities, np.float32(np.nan))
+    realness = np.where(finite, batch.realness, np.float32(np.nan))
+    errors = {int(i): NOT_FINITE for i in np.flatnonzero(~finite)} | batch.errors
+    return PredictionBatch(probabilities, realness, batch.model_id, dict(sorted(errors.items())))

@@ -23,23 +23,26 @@ def open_source(path: Path) -> Source:
     """
     if not path.exists():
         raise InputError(f"input {path} does not exist")
-    if path.is_file():
-        if path.suffix == ".parquet":
-            return ParquetSource([path])
-        if is_idx_images(path):
-            return IdxSource(path)
-        raise InputError(
-            f"input {path} is not a folder of images, a .parquet file or an IDX image file (*-idx3-ubyte[.gz])"
-        )
-    if tables := sorted(path.glob("*.parquet")):
-        return ParquetSource(tables)
-    folder = FolderSource(path)
-    if not len(folder):
-        raise InputError(_nothing_found(path))
-    return folder
+    source = _open(path)
+    if not len(source):
+        raise InputError(_nothing_found(path) if path.is_dir() else f"input {path} holds no images (0 rows)")
+    return source
+
+
+def _open(path: Path) -> Source:
+    if path.is_dir():
+        tables = sorted(path.glob("*.parquet"))
+        return ParquetSource(tables) if tables else FolderSource(path)
+    if path.suffix == ".parquet":
+        return ParquetSource([path])
+    if is_idx_images(path):
+        return IdxSource(path)
+    raise InputError(
+        f"input {path} is not a folder of images, a .parquet file or an IDX image file (*-idx3-ubyte[.gz])"
+    )
 
 
 def _nothing_found(path: Path) -> str:
     if idx := sorted(file.name for file in path.iterdir() if is_idx_images(file)):
-        return f"input {path} holds several image files: name one of them, for example {path / idx[0]}"
+        return f"input {path} holds IDX files: name one of them, for example {path / idx[0]}"
     return f"input {path} holds no images ({' '.join(sorted(IMAGE_SUFFIXES))}) and no .parquet file"

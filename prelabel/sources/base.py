@@ -39,7 +39,7 @@ class Source(Protocol):
 
     @property
     def manifest_hash(self) -> str:
-        """Hexadecimal hash of what is in the collection: another image, name or size gives another hash."""
+        """Hexadecimal hash of what is in the collection, the same wherever it lies; each reader says what it covers."""
 
     def __len__(self) -> int:
         """Number of images."""

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import math
 import re
 import struct
 import zlib
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from prelabel.errors import InputError
 from prelabel.sources.base import Sample
 
-_IMAGES_NAME = re.compile(r"^(?P<stem>.+)-images[-.]idx3-ubyte(?P<gz>\.gz)?$")
+_IMAGES_NAME = re.compile(r"^.+-images[-.]idx3-ubyte(\.gz)?$")
+_NAME_END = re.compile(r"-images([-.])idx3(?=-ubyte(\.gz)?$)")
 _UNSIGNED_BYTE = 0x08
 
 
@@ -26,7 +28,7 @@ def is_idx_images(path: Path) -> bool:
 
 def labels_path(images_path: Path) -> Path:
     """Returns the path where the labels of an IDX image file lie by convention."""
-    return images_path.with_name(images_path.name.replace("-images", "-labels").replace("idx3", "idx1"))
+    return images_path.with_name(_NAME_END.sub(r"-labels\1idx1", images_path.name))
 
 
 def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
@@ -45,7 +47,7 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
         )
     shape = struct.unpack_from(f">{ndim}I", data, 4)
     values = np.frombuffer(data, np.uint8, offset=4 + 4 * ndim)
-    if values.size != int(np.prod(shape, dtype=np.int64)):
+    if values.size != math.prod(shape):  # NumPy's product would overflow on a hostile header
         raise InputError(
             f"{path} is cut short or too long: its header says {list(shape)}, but {values.size} bytes follow"
         )

@@ -1,8 +1,8 @@
 """Parquet files with image bytes: a binary column, or the Hugging Face struct of `bytes` and `path`."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,109 +10,147 @@ import numpy as np
 
 from prelabel.errors import InputError
 from prelabel.sources.base import Sample
+from prelabel.sources.columns import (
+    ID_COLUMN,
+    IMAGE_COLUMN,
+    LABEL_COLUMN,
+    UNLABELLED,
+    check_columns,
+    check_ids,
+    check_labels,
+    class_names,
+    readable,
+)
 
-IMAGE_COLUMN = "image"
-LABEL_COLUMN = "label"
-ID_COLUMN = "id"
+READ_ROWS = 256
+"""Rows that are unpacked at a time: a row group may hold a hundred thousand images."""
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    start: int
+    """Position of its first row in the whole collection."""
+    group_rows: tuple[int, ...]
+    columns: tuple[str, ...]
+    class_names: tuple[str, ...] | None
+
+    @property
+    def rows(self) -> int:
+        return sum(self.group_rows)
 
 
 class ParquetSource:
     """Rows of Parquet files in the order of the files; the `id` column, or `<file stem>/<row>`, is the id.
 
     Wanted columns: `image` (binary, or struct with `bytes`); optional: `label` (string, or integer with or without
-    Hugging Face class names; null where unknown) and `id` (string).
+    Hugging Face class names; null or -1 where unknown) and `id` (string or integer, unique).
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
+        """Reads everything but the images, and checks it.
+
+        Raises:
+            InputError: pyarrow is missing, a file cannot be read, a column is missing or of another type, a label has
+                no class name, or an id occurs twice.
+        """
         try:
-            import pyarrow.parquet
+            import pyarrow.parquet as pq
         except ImportError:
             raise InputError("reading Parquet needs pyarrow: pip install 'prelabel[parquet]'") from None
-        self._paths = list(paths)
-        self._files = []
-        for path in self._paths:
-            try:
-                self._files.append(pyarrow.parquet.ParquetFile(path))
-            except (OSError, pyarrow.ArrowException) as error:
-                raise InputError(f"{path} is not a readable Parquet file: {error}") from None
-            _check_columns(path, self._files[-1].schema_arrow)
-        self._rows = [file.metadata.num_rows for file in self._files]
-        # Position of each row group in the whole collection, so that a range reads only the groups that it needs.
-        self._groups: list[tuple[int, int, int]] = []
-        start = 0
-        for number, file in enumerate(self._files):
-            for group in range(file.metadata.num_row_groups):
-                self._groups.append((start, number, group))
-                start += file.metadata.row_group(group).num_rows
+        self._files: list[_File] = []
+        ids, start = [], 0
+        for path in paths:
+            # Files are opened again for reading: a data set may have more files than a process may hold open.
+            with readable(path), pq.ParquetFile(path) as file:
+                check_columns(path, file.schema_arrow)
+                columns = [name for name in (ID_COLUMN, IMAGE_COLUMN, LABEL_COLUMN) if name in file.schema_arrow.names]
+                names = class_names(path, file.schema_arrow)
+                if LABEL_COLUMN in columns:
+                    check_labels(path, file.read([LABEL_COLUMN])[LABEL_COLUMN], names)
+                if ID_COLUMN in columns:
+                    ids.append(file.read([ID_COLUMN])[ID_COLUMN])
+                groups = tuple(file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups))
+            self._files.append(_File(path, start, groups, tuple(columns), names))
+            start += sum(groups)
+        check_ids(ids)
 
     @property
     def manifest_hash(self) -> str:
-        """Hash over file names, sizes, row counts and footers (column statistics); image bytes are not read."""
+        """Hash over file names, sizes and footers (row counts, column statistics); image bytes are not read."""
         digest = hashlib.sha256()
-        for path, file in zip(self._paths, self._files, strict=True):
-            digest.update(f"{path.name}\0{path.stat().st_size}\0{file.metadata.num_rows}\n".encode())
-            digest.update(_footer(path))
+        for file in self._files:
+            digest.update(f"{file.path.name}\0{file.path.stat().st_size}\0{file.rows}\n".encode())
+            digest.update(_footer(file.path))
         return digest.hexdigest()
 
     def __len__(self) -> int:
-        return int(sum(self._rows))
+        return sum(file.rows for file in self._files)
 
     def read(self, start: int, stop: int) -> Iterator[Sample]:
-        """Yields rows start..stop; a row without bytes is a `Sample` with an error."""
-        for group_start, number, group in self._groups:
-            file = self._files[number]
-            rows = file.metadata.row_group(group).num_rows
-            first, last = max(start, group_start), min(stop, group_start + rows)
+        """Yields rows start..stop; a row without bytes, or in a damaged part, is a `Sample` with an error.
+
+        Raises:
+            InputError: A file is gone or changed since it was opened.
+        """
+        import pyarrow.parquet as pq
+
+        for file in self._files:
+            first, last = max(start - file.start, 0), min(stop - file.start, file.rows)
             if first >= last:
                 continue
-            columns = [name for name in (ID_COLUMN, IMAGE_COLUMN, LABEL_COLUMN) if name in file.schema_arrow.names]
-            table = file.read_row_group(group, columns).slice(first - group_start, last - first)
-            names = _class_names(file.schema_arrow)
-            offset = sum(self._rows[:number])
-            for position, row in enumerate(table.to_pylist(), first):
-                yield _sample(row, self._paths[number], position - offset, names)
+            with readable(file.path):
+                opened = pq.ParquetFile(file.path)
+            with opened:
+                group_start = 0
+                for group, rows in enumerate(file.group_rows):
+                    low, high = max(first - group_start, 0), min(last - group_start, rows)
+                    if low < high:
+                        yield from _read_group(opened, file, group, group_start, low, high)
+                    group_start += rows
 
 
-def _check_columns(path: Path, schema: Any) -> None:
+def _read_group(opened: Any, file: _File, group: int, group_start: int, low: int, high: int) -> Iterator[Sample]:
+    """Yields rows low..high of a row group."""
     import pyarrow as pa
 
-    if IMAGE_COLUMN not in schema.names:
-        raise InputError(f"{path} has no column {IMAGE_COLUMN!r}: it has {', '.join(schema.names) or 'none'}")
-    image = schema.field(IMAGE_COLUMN).type
-    if pa.types.is_struct(image) and image.get_field_index("bytes") >= 0:
-        image = image.field("bytes").type
-    if not (pa.types.is_binary(image) or pa.types.is_large_binary(image)):
-        raise InputError(f"{path}: column {IMAGE_COLUMN!r} is {image}, wanted are binary image files")
-    if LABEL_COLUMN in schema.names:
-        label = schema.field(LABEL_COLUMN).type
-        if not (pa.types.is_string(label) or pa.types.is_large_string(label) or pa.types.is_integer(label)):
-            raise InputError(f"{path}: column {LABEL_COLUMN!r} is {label}, wanted are class names or integers")
+    position = 0
+    try:
+        for batch in opened.iter_batches(READ_ROWS, [group], list(file.columns)):
+            skipped = min(max(low - position, 0), batch.num_rows)
+            position += skipped
+            for row in batch.slice(skipped, high - position).to_pylist():
+                yield _sample(row, file, group_start + position)
+                position += 1
+            if position >= high:
+                return
+    except (OSError, pa.ArrowException) as error:
+        # The images are lost, their rows are not: the ids were readable when the file was checked.
+        ids = opened.read_row_group(group, [ID_COLUMN])[ID_COLUMN].to_pylist() if ID_COLUMN in file.columns else None
+        message = f"row group {group} is damaged: {' '.join(str(error).split())}"
+        for damaged in range(max(position, low), high):
+            number = group_start + damaged
+            identity = _identity(None if ids is None else ids[damaged], file, number)
+            yield Sample(identity, f"{file.path}#{number}", None, None, message)
 
 
-def _class_names(schema: Any) -> list[str] | None:
-    metadata = (schema.metadata or {}).get(b"huggingface")
-    if metadata is None:
-        return None
-    label = json.loads(metadata).get("info", {}).get("features", {}).get(LABEL_COLUMN, {})
-    names: list[str] | None = label.get("names")
-    return names
-
-
-def _sample(row: dict[str, Any], path: Path, number: int, names: list[str] | None) -> Sample:
+def _sample(row: dict[str, Any], file: _File, number: int) -> Sample:
     image = row[IMAGE_COLUMN]
     content = image["bytes"] if isinstance(image, dict) else image
     label = row.get(LABEL_COLUMN)
     if isinstance(label, int):
-        # Hugging Face writes -1 where a split has no labels.
-        label = None if label < 0 else names[label] if names else str(label)
-    identity = row.get(ID_COLUMN)
+        label = None if label == UNLABELLED else file.class_names[label] if file.class_names else str(label)
     return Sample(
-        id=str(identity) if identity is not None else f"{path.stem}/{number:06d}",
-        path=f"{path}#{number}",
+        id=_identity(row.get(ID_COLUMN), file, number),
+        path=f"{file.path}#{number}",
         content=content,
         label=label,
         error=None if content is not None else "the row holds no image bytes",
     )
+
+
+def _identity(value: Any, file: _File, number: int) -> str:
+    return str(value) if value is not None else f"{file.path.stem}/{number:06d}"
 
 
 def _footer(path: Path) -> bytes:

@@ -1,0 +1,4 @@
+"""Turns a training run into a verified model bundle: `python -m export --help`.
+
+`convert` (Keras -> ONNX graph), `parity` (both give the same answers, or no bundle), `publish` (the bundle).
+"""

@@ -1,0 +1,36 @@
+"""The command `python -m export`."""
+
+import logging
+import os
+import sys
+
+# Both must be set before TensorFlow is imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+import tyro
+
+from export.publish import Options, export_run
+from prelabel.errors import PrelabelError
+
+
+def main() -> int:
+    """Parses the options, exports, prints what the bundle is; returns the exit status."""
+    options = tyro.cli(Options, prog="python -m export")
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    try:
+        directory, bundle = export_run(options)
+    except PrelabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    parity = bundle.parity
+    print(f"bundle {directory}: model {bundle.model_id}, {len(bundle.classes)} classes, opset {bundle.opset}")
+    print(
+        f"parity with Keras on {parity.real_images} real and {parity.random_images} random images: "
+        f"largest difference {parity.max_abs_difference:.1e}, {parity.argmax_differences} other classes"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

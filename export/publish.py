@@ -1,0 +1,99 @@
+"""From a training run to a bundle directory: whole or not at all."""
+
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from export.convert import OPSET, to_onnx
+from export.parity import check_parity
+from prelabel.bundle import BUNDLE_FILE, MODEL_FILE, Bundle, Parity, load_bundle
+from prelabel.errors import InputError
+from prelabel.files import fsync_directory, sha256_file, write_atomically, write_text_atomically
+from prelabel.images import ImageSpec
+from training.checkpoint import list_checkpoints, load_classifier, read_meta
+from training.config import Recipe
+from training.models import build_discriminator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Turn a training run into a verified ONNX model bundle.
+
+    Example: python -m export --run runs/mnist
+    """
+
+    run: Path
+    """The training run's folder."""
+    output: Path | None = None
+    """The bundle's folder, replaced if it is there. Default: RUN/bundle."""
+    data: Path | None = None
+    """Where the parity check finds real images. Default: the data that the run was trained on."""
+    unfinished: bool = False
+    """Export the newest checkpoint of a run that has not reached its last step."""
+
+
+def export_run(options: Options) -> tuple[Path, Bundle]:
+    """Exports the newest checkpoint of a run; returns the bundle's directory and content.
+
+    Raises:
+        InputError: There is no run, it has no checkpoint, or it is not finished.
+        ParityError: The graph and the Keras model disagree.
+    """
+    checkpoints = list_checkpoints(options.run / "checkpoints")
+    if not checkpoints:
+        raise InputError(f"--run {options.run} holds no training run with a checkpoint: make one with `make train`")
+    meta = read_meta(checkpoints[-1])
+    recipe = Recipe(**meta["options"]["recipe"])
+    if meta["step"] < recipe.steps and not options.unfinished:
+        raise InputError(
+            f"--run {options.run} has reached step {meta['step']} of {recipe.steps}: train on with the same command, "
+            "or export it as it is with --unfinished"
+        )
+    spec = ImageSpec(**meta["input"])
+    discriminator = build_discriminator(spec, len(meta["classes"]), recipe, seed=0)
+    load_classifier(checkpoints[-1], discriminator)
+    model = to_onnx(discriminator)
+    parity = check_parity(discriminator, model, options.data or Path(meta["options"]["data"]), spec)
+    output = options.output or options.run / "bundle"
+    return output, publish(output, model, parity, meta, spec)
+
+
+def publish(output: Path, model: onnx.ModelProto, parity: Parity, meta: dict[str, Any], spec: ImageSpec) -> Bundle:
+    """Writes a bundle beside its place, verifies it as a server would, and moves it there.
+
+    Raises:
+        InputError: Something that is no bundle lies at the place.
+    """
+    if output.exists() and not (output / BUNDLE_FILE).exists():
+        raise InputError(f"--output {output} exists and is no bundle: choose another folder")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    fresh, old = (output.with_name(f".{output.name}.{os.getpid()}.{suffix}") for suffix in ("new", "old"))
+    fresh.mkdir()
+    try:
+        write_atomically(fresh / MODEL_FILE, lambda file: file.write(model.SerializeToString()))
+        bundle = Bundle(
+            name=meta["name"],
+            classes=tuple(meta["classes"]),
+            input=spec,
+            opset=OPSET,
+            parity=parity,
+            training={key: value for key, value in meta.items() if key not in ("sums", "classes", "input", "name")},
+            files={MODEL_FILE: sha256_file(fresh / MODEL_FILE)},
+        )
+        write_text_atomically(fresh / BUNDLE_FILE, bundle.to_json())
+        load_bundle(fresh)
+        if output.exists():
+            output.rename(old)
+        fresh.rename(output)
+        fsync_directory(output.parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return bundle

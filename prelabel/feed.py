@@ -1,0 +1,132 @@
+"""The input side of bulk work: reading and decoding a bounded number of batches ahead of the model."""
+
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from prelabel.errors import ImageError, InputError
+from prelabel.images import ImageSpec, Pixels
+from prelabel.sources import Sample, Source
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive images of one shard."""
+
+    shard: int
+    ids: tuple[str, ...]
+    paths: tuple[str, ...]
+    errors: dict[int, str]
+    """Position in the batch -> why that image cannot be used."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    batch: Batch
+    pixels: Pixels
+    """uint8 [B - errors, H, W, C]: the images that can be used, in order."""
+
+
+class Feed:
+    """Hands out decoded batches to whichever thread asks: a client may send from a thread of its own."""
+
+    def __init__(
+        self,
+        source: Source,
+        missing: Sequence[range],
+        spec: ImageSpec,
+        *,
+        shard_size: int,
+        batch_size: int,
+        threads: int,
+    ) -> None:
+        """Prepares to read; nothing is read before the first `take`.
+
+        Args:
+            source: The images.
+            missing: Positions in the source of each shard that is wanted, in order.
+            spec: What the images are brought to.
+            shard_size: Images per shard.
+            batch_size: Most images per batch; a batch does not cross a shard's end.
+            threads: Threads that decode.
+        """
+        # Two batches per thread: one in work, one ready when it is asked for. More would only cost memory.
+        self._decoded = _decoded(_read(source, missing, shard_size, batch_size), spec, threads, ahead=2 * threads)
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def take(self) -> Decoded | None:
+        """Returns the next batch, None after the last.
+
+        Raises:
+            InputError: The source changed while it was read, or cannot be read any more.
+        """
+        with self._lock:
+            return None if self._closed else next(self._decoded, None)
+
+    def close(self) -> None:
+        """Ends the feed, after the batch that another thread may be waiting for."""
+        with self._lock:
+            self._closed = True
+            self._decoded.close()
+
+
+def _read(
+    source: Source, missing: Sequence[range], shard_size: int, batch_size: int
+) -> Iterator[tuple[int, list[Sample]]]:
+    """Yields (shard, samples) batches of the missing shards, which do not cross a shard's end.
+
+    Neighbouring shards are one range for the source: it may have to unpack rows from the start of their row group.
+    """
+    todo = deque(missing)
+    while todo:
+        stretch = [todo.popleft()]
+        while todo and todo[0].start == stretch[-1].stop:
+            stretch.append(todo.popleft())
+        samples = source.read(stretch[0].start, stretch[-1].stop)
+        for rows in stretch:
+            for start in range(rows.start, rows.stop, batch_size):
+                wanted = min(batch_size, rows.stop - start)
+                batch = list(islice(samples, wanted))
+                if len(batch) != wanted:
+                    raise InputError(
+                        f"the input ended at image {start + len(batch)} of {stretch[-1].stop}: it was changed while "
+                        "it was read; start over with --overwrite"
+                    )
+                yield rows.start // shard_size, batch
+
+
+def _decoded(
+    batches: Iterator[tuple[int, list[Sample]]], spec: ImageSpec, threads: int, ahead: int
+) -> Generator[Decoded, None, None]:
+    """Decodes in a thread pool; at most `ahead` batches are waiting beside the one that is handed out."""
+    waiting: deque[Future[Decoded]] = deque()
+    with ThreadPoolExecutor(threads, "decode") as pool:
+        try:
+            for shard, samples in batches:
+                waiting.append(pool.submit(_decode, shard, samples, spec))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _decode(shard: int, samples: Sequence[Sample], spec: ImageSpec) -> Decoded:
+    pixels, errors = np.empty((len(samples), *spec.shape), np.uint8), {}
+    good = 0
+    for i, sample in enumerate(samples):
+        try:
+            pixels[good] = sample.pixels(spec)
+            good += 1
+        except ImageError as error:
+            errors[i] = str(error)
+    batch = Batch(shard, tuple(one.id for one in samples), tuple(one.path for one in samples), errors)
+    return Decoded(batch, pixels[:good])

@@ -1,0 +1,120 @@
+"""The whole line on the embedded MNIST, by the commands that a user would give: `make demo`.
+
+Trains on 100 labels, exports, serves on a free loopback port, pre-labels the 60,000 training images through the server,
+stops it, and compares with the labels that were hidden from everything before. Results lie in runs/demo; an interrupted
+demo goes on where it was, a finished one starts over.
+"""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from prelabel.bundle import load_bundle
+from prelabel.contact_sheet import write_contact_sheet
+from prelabel.errors import PrelabelError
+from prelabel.files import write_text_atomically
+from prelabel.sources import IdxSource
+from prelabel.table import read_predictions
+
+DATA = Path("data/mnist")
+RUN = Path("runs/demo")
+LABELS = 100
+SEED = 0
+SERVER_START_S = 60.0
+
+
+def main() -> None:
+    """Runs every stage and writes summary.json."""
+    if (RUN / "summary.json").exists():
+        shutil.rmtree(RUN)
+    started = time.monotonic()
+    images = DATA / "train-images-idx3-ubyte.gz"
+    stage("training", "-m", "training", "--data", DATA, "--labels", LABELS, "--seed", SEED, "--output", RUN)
+    stage("export", "-m", "export", "--run", RUN)
+    port_file = RUN / "server.port"
+    port_file.unlink(missing_ok=True)
+    say("serving")
+    log = (RUN / "server.log").open("wb")
+    command = [sys.executable, "-m", "serving", "--model", RUN / "bundle", "--port", "0", "--port-file", port_file]
+    with log, subprocess.Popen([str(part) for part in command], stderr=log, stdout=log) as server:
+        try:
+            address = f"127.0.0.1:{wait_for_port(port_file, server)}"
+            stage(
+                "pre-labelling", "-m", "prelabel", "run", "--input", images, "--server", address,
+                "--output", RUN / "predictions",
+            )  # fmt: skip
+        finally:
+            server.send_signal(signal.SIGTERM)
+    summary = summarise(images, time.monotonic() - started)
+    print(json.dumps(summary, indent=2))
+    print(f"pictures: {RUN}/curves.png, {RUN}/samples.png, {RUN}/contact_sheet.png")
+
+
+def stage(title: str, *arguments: object) -> None:
+    """Runs one command in the foreground; its failure is the demo's."""
+    say(title)
+    done = subprocess.run([sys.executable, *map(str, arguments)])
+    if done.returncode:
+        sys.exit(f"demo: {title} failed with exit status {done.returncode}; make demo goes on from here")
+
+
+def say(title: str) -> None:
+    """Prints a stage's title."""
+    print(f"--- {title}", flush=True)
+
+
+def wait_for_port(port_file: Path, server: subprocess.Popen[bytes]) -> int:
+    """Returns the port that the server has taken, once it is ready."""
+    deadline = time.monotonic() + SERVER_START_S
+    while time.monotonic() < deadline:
+        if port_file.exists():
+            return int(port_file.read_text())
+        if server.poll() is not None:
+            sys.exit(f"demo: the server ended with exit status {server.returncode}: see {RUN}/server.log")
+        time.sleep(0.05)
+    sys.exit(f"demo: the server was not ready within {SERVER_START_S:.0f} s: see {RUN}/server.log")
+
+
+def summarise(images: Path, wall_s: float) -> dict[str, object]:
+    """Compares the predictions with the hidden labels, draws the contact sheet, writes summary.json."""
+    source = IdxSource(images)
+    bundle = load_bundle(RUN / "bundle")
+    table = read_predictions(RUN / "predictions")
+    index = {name: k for k, name in enumerate(bundle.classes)}
+    predicted = np.array([-1 if label is None else index[label] for label in table["label"].to_pylist()], np.int32)
+    assert source.labels is not None
+    hidden = np.array([index[str(label)] for label in source.labels])
+    confidence, realness = (
+        np.array(table[name].to_numpy(zero_copy_only=False), np.float32) for name in ("confidence", "realness")
+    )
+    write_contact_sheet(RUN / "contact_sheet.png", source, bundle.classes, predicted, confidence, realness)
+    training = json.loads((RUN / "training.json").read_text())
+    bulk = json.loads((RUN / "predictions" / "summary.json").read_text())
+    summary = {
+        "test_accuracy": training["test_accuracy"],
+        "prelabel_accuracy": float((predicted == hidden).mean()),
+        "images": len(predicted),
+        "errors": int((predicted < 0).sum()),
+        "images_per_s": bulk["images_per_s"],
+        "wall_s": wall_s,
+        "labels": training["labels"],
+        "seed": training["seed"],
+        "model_id": bundle.model_id,
+    }
+    write_text_atomically(RUN / "summary.json", json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PrelabelError as error:
+        sys.exit(f"demo: {error}")
+    except KeyboardInterrupt:
+        sys.exit("demo: interrupted; make demo goes on where it was")

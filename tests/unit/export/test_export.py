@@ -1,0 +1,187 @@
+"""From a run to a bundle: the graph, the parity gate, and the directory."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from export import publish as publishing
+from export.convert import check_graph, to_onnx
+from export.parity import Outputs, check_parity, compare, read_real_images
+from export.publish import Options, export_run
+from prelabel.bundle import load_bundle
+from prelabel.engine import load_engine
+from prelabel.errors import InputError, ParityError
+from prelabel.images import ImageSpec
+from support.datasets import write_idx_dataset
+from training.config import PRESETS
+from training.config import Options as TrainOptions
+from training.models import build_discriminator
+from training.train import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("export")
+    data = write_idx_dataset(root / "data")
+    train(TrainOptions(data, root / "run", labels=6, preset="supervised", steps=3, progress="none"))
+    return root / "run"
+
+
+@pytest.mark.parametrize("preset", ["book", "default"])
+@pytest.mark.parametrize("spec", [ImageSpec(28, 28, 1), ImageSpec(20, 30, 3)])
+def test_the_graph_is_clean_and_takes_raw_pixels_in_any_number(preset: str, spec: ImageSpec) -> None:
+    model = to_onnx(build_discriminator(spec, 4, PRESETS[preset], 0))
+    (image,) = model.graph.input
+    assert image.type.tensor_type.elem_type == TensorProto.UINT8
+    assert [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim] == ["N", *spec.shape]
+    operators = [node.op_type for node in model.graph.node]
+    assert len(operators) < 30
+    assert operators.count("Transpose") <= 2
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for count in (1, 5):
+        probabilities, realness = session.run(None, {"images": np.zeros((count, *spec.shape), np.uint8)})
+        assert (probabilities.dtype, probabilities.shape) == (np.float32, (count, 4))
+        assert (realness.dtype, realness.shape) == (np.float32, (count,))
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_graph_with_overflow_guards_is_refused() -> None:
+    tensors = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in ("images", "realness")}
+    flags = helper.make_tensor_value_info("probabilities", TensorProto.BOOL, ["N"])
+    nodes = [
+        helper.make_node("IsNaN", ["images"], ["probabilities"]),
+        helper.make_node("Sigmoid", ["images"], ["realness"]),
+    ]
+    graph = helper.make_graph(nodes, "guards", [tensors["images"]], [flags, tensors["realness"]])
+    with pytest.raises(ParityError, match="holds IsNaN"):
+        check_graph(helper.make_model(graph))
+
+
+def test_a_run_becomes_a_bundle_that_says_where_it_comes_from(run: Path) -> None:
+    directory, _ = export_run(Options(run))
+    bundle = load_bundle(directory)
+    assert directory == run / "bundle"
+    assert bundle.classes == ("0", "1", "2")
+    assert bundle.input == ImageSpec(16, 16, 1)
+    assert bundle.parity.argmax_differences == 0
+    assert bundle.parity.max_abs_difference <= 1e-4
+    assert (bundle.training["step"], bundle.training["options"]["labels"]) == (3, 6)
+    assert bundle.training["commit"]
+
+
+def test_the_bundle_answers_as_the_keras_model(run: Path, tmp_path: Path) -> None:
+    directory, _ = export_run(Options(run, output=tmp_path / "bundle"))
+    answers = load_engine(directory, "cpu").predict(np.zeros((2, 16, 16, 1), np.uint8))
+    np.testing.assert_allclose(answers.probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert ((answers.realness > 0) & (answers.realness < 1)).all()
+
+
+def test_the_same_run_gives_the_same_model_id(run: Path, tmp_path: Path) -> None:
+    _, first = export_run(Options(run, output=tmp_path / "a"))
+    _, second = export_run(Options(run, output=tmp_path / "b"))
+    assert first.model_id == second.model_id
+
+
+def test_another_answer_in_the_graph_means_no_bundle(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoiled(discriminator: object) -> onnx.ModelProto:
+        model = to_onnx(discriminator)
+        for weights in model.graph.initializer:
+            if weights.data_type == TensorProto.FLOAT and len(weights.dims) == 4:
+                values = onnx.numpy_helper.to_array(weights) * 1.5
+                weights.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), weights.name))
+        return model
+
+    monkeypatch.setattr(publishing, "to_onnx", spoiled)
+    with pytest.raises(ParityError, match="differs from the Keras model"):
+        export_run(Options(run, output=tmp_path / "bundle"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_while_writing_leaves_the_old_bundle(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, old = export_run(Options(run, output=tmp_path / "bundle"))
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(publishing, "write_text_atomically", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        export_run(Options(run, output=tmp_path / "bundle"))
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert load_bundle(tmp_path / "bundle").model_id == old.model_id
+
+
+def test_export_again_replaces_the_bundle_but_no_other_folder(run: Path, tmp_path: Path) -> None:
+    export_run(Options(run, output=tmp_path / "bundle"))
+    export_run(Options(run, output=tmp_path / "bundle"))
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InputError, match="exists and is no bundle"):
+        export_run(Options(run, output=tmp_path / "mine"))
+
+
+def test_a_folder_without_a_run_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no training run"):
+        export_run(Options(tmp_path))
+
+
+def test_an_unfinished_run_is_exported_only_on_demand(run: Path, tmp_path: Path) -> None:
+    unfinished = tmp_path / "run"
+    (unfinished / "checkpoints").mkdir(parents=True)
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    with np.load(checkpoint) as content:
+        arrays = dict(content)
+    meta = json.loads(str(arrays.pop("meta")))
+    meta["options"]["recipe"]["steps"] = 9
+    file = io.BytesIO()
+    np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
+    (unfinished / "checkpoints" / checkpoint.name).write_bytes(file.getvalue())
+    with pytest.raises(InputError, match="step 3 of 9"):
+        export_run(Options(unfinished))
+    _, bundle = export_run(Options(unfinished, unfinished=True))
+    assert bundle.training["step"] == 3
+
+
+def outputs(probabilities: list[list[float]], realness: list[float]) -> Outputs:
+    return Outputs(np.array(probabilities, np.float32), np.array(realness, np.float32))
+
+
+def test_parity_allows_a_swap_of_equal_classes_only() -> None:
+    tie = outputs([[0.50002, 0.49998]], [0.3])
+    swapped = outputs([[0.49998, 0.50002]], [0.3])
+    assert compare(tie, swapped, 1, 0).argmax_differences == 0
+    with pytest.raises(ParityError, match="class of 1 of 1"):
+        compare(outputs([[0.6, 0.4]], [0.3]), outputs([[0.4, 0.6]], [0.3]), 1, 0)
+
+
+def test_parity_looks_at_realness_too() -> None:
+    with pytest.raises(ParityError, match=r"by 1\.0\de-01|by 1\.00e-01"):
+        compare(outputs([[0.6, 0.4]], [0.3]), outputs([[0.6, 0.4]], [0.4]), 1, 0)
+
+
+def test_outputs_that_are_not_finite_are_refused() -> None:
+    bad = outputs([[float("nan"), 0.4]], [0.3])
+    with pytest.raises(ParityError, match="not finite"):
+        compare(bad, bad, 1, 0)
+
+
+def test_a_diverged_network_gets_no_bundle(run: Path) -> None:
+    spec = ImageSpec(16, 16, 1)
+    discriminator = build_discriminator(spec, 3, PRESETS["book"], 0)
+    discriminator.trainable_variables[0].assign(discriminator.trainable_variables[0] * float("nan"))
+    with pytest.raises(ParityError, match="not finite"):
+        check_parity(discriminator, to_onnx(discriminator), run.parent / "data", spec)
+
+
+def test_real_images_are_spread_over_the_data_and_broken_ones_left_out(run: Path) -> None:
+    images = read_real_images(run.parent / "data", ImageSpec(16, 16, 1))
+    assert images.shape == (240, 16, 16, 1)

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from training.augment import VIEWS, View, choose_kind, random_view
+
+
+def images(count: int = 8) -> tf.Tensor:
+    generator = np.random.default_rng(0)
+    pixels = np.full((count, 16, 16, 1), -1.0, np.float32)
+    pixels[:, 5:11, 5:11] = generator.uniform(0, 1, (count, 6, 6, 1))
+    return tf.constant(pixels)
+
+
+@pytest.mark.parametrize("kind", ["digits", "natural"])
+@pytest.mark.parametrize("strength", [0, 1])
+def test_views_depend_on_the_seed_alone_and_stay_in_range(kind: str, strength: int) -> None:
+    view = VIEWS[kind][strength]  # type: ignore[index]
+    first, again, other = (random_view(images(), view, kind, tf.constant([0, s])).numpy() for s in (1, 1, 2))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert first.min() >= -1
+    assert first.max() <= 1
+
+
+def test_a_view_without_freedom_is_the_image_itself() -> None:
+    still = View(0, 0, 0, 0, 0, 0)
+    np.testing.assert_allclose(random_view(images(), still, "digits", tf.constant([0, 0])), images(), atol=1e-5)
+    assert random_view(images(), VIEWS["digits"][1], "none", tf.constant([0, 0])) is not None
+
+
+def test_a_shift_moves_the_content_by_at_most_its_limit() -> None:
+    view = View(2 / 16, 0, 0, 0, 0, 0)
+    moved = random_view(images(64), view, "digits", tf.constant([0, 3])).numpy()
+    rows = np.where((moved > -0.99).any(axis=(2, 3)))
+    assert rows[1].min() >= 5 - 2
+    assert rows[1].max() <= 10 + 2
+    assert rows[1].min() < 5
+
+
+def test_nothing_flips() -> None:
+    """A bright left and a dark right half stay where they are, in every view."""
+    pixels = np.full((64, 16, 16, 1), -1.0, np.float32)
+    pixels[:, :, :8] = 1.0
+    for weak_and_strong in (VIEWS["digits"], VIEWS["natural"]):
+        for view in weak_and_strong:
+            views = random_view(tf.constant(pixels), view, "digits", tf.constant([0, 1])).numpy()
+            assert (views[:, :, :4].mean(axis=(1, 2, 3)) > views[:, :, -4:].mean(axis=(1, 2, 3))).all()
+
+
+def test_the_kind_comes_from_the_borders() -> None:
+    plain = np.full((20, 16, 16, 3), 250, np.uint8)
+    plain[:, 4:12, 4:12] = 10
+    photographs = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3)).astype(np.uint8)
+    assert choose_kind(plain) == "digits"
+    assert choose_kind(photographs) == "natural"

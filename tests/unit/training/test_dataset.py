@@ -1,0 +1,169 @@
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from prelabel.errors import InputError
+from training.dataset import class_names, load_dataset, load_test
+
+
+def png(value: int = 200, size: tuple[int, int] = (12, 10), mode: str = "L") -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, size, value if mode == "L" else (value, 10, 10)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_folder(root: Path, classes: dict[str, int], unlabelled: int = 5, mode: str = "L") -> Path:
+    for name, count in classes.items():
+        (root / "labelled" / name).mkdir(parents=True)
+        for i in range(count):
+            (root / "labelled" / name / f"{i}.png").write_bytes(png(10 * i, mode=mode))
+    (root / "unlabelled" / "deeper").mkdir(parents=True)
+    for i in range(unlabelled):
+        (root / "unlabelled" / "deeper" / f"{i}.jpg").write_bytes(png(7 * i, mode=mode))
+    return root
+
+
+def load(path: Path, **options: object):  # type: ignore[no-untyped-def]
+    return load_dataset(path, **{"label_count": None, "seed": 0, **options})  # type: ignore[arg-type]
+
+
+def test_a_folder_gives_classes_by_name_and_the_pile(tmp_path: Path) -> None:
+    data = load(write_folder(tmp_path, {"dog": 3, "cat": 2})).training
+    assert data.classes == ("cat", "dog")
+    assert data.labels.tolist() == [0, 0, 1, 1, 1]
+    assert data.spec.shape == (10, 12, 1)
+    assert len(data.unlabelled) == 5
+
+
+def test_colour_images_give_three_channels(tmp_path: Path) -> None:
+    assert load(write_folder(tmp_path, {"a": 2, "b": 2}, mode="RGB")).training.spec.channels == 3
+
+
+def test_large_images_shrink_to_64_px_and_image_size_decides_otherwise(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 1, "b": 1})
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(png(size=(256, 128)))
+    assert load(tmp_path).training.spec.shape == (32, 64, 1)
+    assert load(tmp_path, image_size=20).training.spec.shape == (20, 20, 1)
+
+
+def test_a_test_folder_is_the_test_split_and_no_part_of_training(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 2, "b": 2})
+    shutil.copytree(tmp_path / "labelled", tmp_path / "test")
+    dataset = load(tmp_path)
+    assert len(dataset.training.labelled) == 4
+    assert load_test(dataset.test_source, dataset.training).labels.tolist() == [0, 0, 1, 1]
+
+
+def test_parquet_with_null_labels(tmp_path: Path) -> None:
+    table = {"image": [png(i) for i in range(6)], "label": ["x", None, "y", None, "x", None]}
+    pq.write_table(pa.table(table), tmp_path / "train.parquet")
+    data = load(tmp_path / "train.parquet").training
+    assert data.classes == ("x", "y")
+    assert (data.labels.tolist(), len(data.unlabelled)) == ([0, 1, 0], 3)
+
+
+def test_numbers_are_ordered_as_numbers() -> None:
+    assert class_names(["10", "9", "2"]) == ("2", "9", "10")
+    assert class_names(["b10", "b9"]) == ("b10", "b9")
+
+
+@pytest.mark.parametrize("labels", [6, 7, 30])
+def test_a_label_draw_is_balanced_and_decided_by_the_seed(labels: int, idx_dataset: Path) -> None:
+    first, again, other = (load(idx_dataset, label_count=labels, seed=s).training for s in (1, 1, 2))
+    counts = np.bincount(first.labels, minlength=3)
+    assert counts.sum() == labels
+    assert counts.max() - counts.min() <= 1
+    np.testing.assert_array_equal(first.labelled, again.labelled)
+    assert (first.labelled != other.labelled).any()
+
+
+def test_a_draw_hides_every_other_label(idx_dataset: Path) -> None:
+    dataset = load(idx_dataset, label_count=6)
+    assert len(dataset.training.labels) == 6
+    assert dataset.hidden is not None
+    assert len(dataset.hidden.labels) == 240 - 6
+    assert len(dataset.training.unlabelled) == 240
+
+
+def test_a_broken_image_is_skipped_and_named(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 3, "b": 2})
+    (tmp_path / "labelled/a/1.png").write_bytes(png()[:40])
+    (tmp_path / "unlabelled/deeper/3.jpg").write_bytes(b"")
+    dataset = load(tmp_path)
+    assert dataset.training.labels.tolist() == [0, 0, 1, 1]
+    assert len(dataset.training.unlabelled) == 4
+    assert sorted(Path(reason.split(": ")[0]).name for reason in dataset.skipped) == ["1.png", "3.jpg"]
+
+
+def test_max_unlabelled_keeps_a_spread_of_the_pile(idx_dataset: Path) -> None:
+    assert len(load(idx_dataset, label_count=6, max_unlabelled=50).training.unlabelled) == 50
+
+
+def no_labelled_folder(path: Path) -> None:
+    write_folder(path, {"a": 2, "b": 2})
+    shutil.rmtree(path / "labelled")
+
+
+def empty_labelled_folder(path: Path) -> None:
+    (path / "labelled").mkdir()
+
+
+def one_class(path: Path) -> None:
+    write_folder(path, {"only": 4})
+
+
+def class_of_broken_images(path: Path) -> None:
+    write_folder(path, {"good": 3, "broken": 1})
+    (path / "labelled/broken/0.png").write_bytes(b"no image")
+
+
+def all_broken(path: Path) -> None:
+    write_folder(path, {"a": 1, "b": 1})
+    for image in path.rglob("labelled/*/*.png"):
+        image.write_bytes(b"no image")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (no_labelled_folder, "is no data set"),
+        (empty_labelled_folder, "0 labelled classes"),
+        (one_class, r"1 labelled classes \(only\)"),
+        (class_of_broken_images, "class 'broken' has no image"),
+        (all_broken, "none of the 2 labelled images"),
+    ],
+)
+def test_unusable_folders_are_clear_errors(spoil: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+    spoil(tmp_path)
+    with pytest.raises(InputError, match=message):
+        load(tmp_path)
+
+
+def test_too_few_labels_name_the_class(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"many": 9, "few": 2})
+    with pytest.raises(InputError, match=r"class 'few' has 2 usable labels, but --labels 10 over 2 classes wants 5"):
+        load(tmp_path, label_count=10)
+    with pytest.raises(InputError, match="less than one for each of the 2 classes"):
+        load(tmp_path, label_count=1)
+
+
+def test_a_missing_path_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        load(tmp_path / "nothing")
+
+
+def test_a_test_image_of_an_unknown_class_is_a_clear_error(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 2, "b": 2})
+    shutil.copytree(tmp_path / "labelled", tmp_path / "test")
+    (tmp_path / "test/a").rename(tmp_path / "test/new")
+    dataset = load(tmp_path)
+    with pytest.raises(InputError, match="label 'new'"):
+        load_test(dataset.test_source, dataset.training)

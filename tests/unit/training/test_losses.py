@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from training import losses
+
+logits_arrays = arrays(np.float32, (3, 5), elements=st.floats(-60, 60, width=32, allow_subnormal=False))
+
+
+@given(logits_arrays)
+@settings(deadline=None)
+def test_realness_is_the_books_formula(logits: np.ndarray) -> None:
+    exact = logits.astype(np.float64)
+    book = 1.0 - 1.0 / (np.exp(exact).sum(axis=-1) + 1.0)
+    np.testing.assert_allclose(losses.realness(tf.constant(logits)).numpy(), book, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [1e4, 3e38, -1e4, -3e38])
+def test_realness_does_not_overflow_where_the_books_formula_does(value: float) -> None:
+    logits = tf.Variable([[value, value / 2, 0.0 if value > 0 else value]], dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        loss = losses.unsupervised_loss(logits, logits) + losses.adversarial_loss(logits)
+    assert np.isfinite(losses.realness(logits).numpy()).all()
+    assert np.isfinite(tape.gradient(loss, logits).numpy()).all()
+
+
+def test_unsupervised_loss_is_half_the_sum_of_both_cross_entropies() -> None:
+    real, fake = tf.constant([[0.3, -1.0], [2.0, 1.0]]), tf.constant([[-2.0, 0.5]])
+    d_real, d_fake = losses.realness(real).numpy(), losses.realness(fake).numpy()
+    expected = 0.5 * (-np.log(d_real).mean() - np.log(1 - d_fake).mean())
+    assert losses.unsupervised_loss(real, fake).numpy() == pytest.approx(expected, rel=1e-5)
+    assert losses.adversarial_loss(fake).numpy() == pytest.approx(-np.log(d_fake).mean(), rel=1e-5)
+
+
+def test_feature_matching_is_zero_for_equal_means_and_ignores_the_order() -> None:
+    real = tf.constant([[1.0, 2.0], [3.0, 4.0]])
+    assert losses.feature_matching_loss(real, tf.constant([[3.0, 2.0], [1.0, 4.0]])).numpy() == 0
+    assert losses.feature_matching_loss(real, real + 1.0).numpy() == pytest.approx(1.0)
+
+
+@given(arrays(np.float32, (4, 3), elements=st.floats(0.0078125, 1, width=32)))
+@settings(deadline=None)
+def test_sharpen_keeps_the_order_and_lowers_the_entropy(values: np.ndarray) -> None:
+    probabilities = values / values.sum(axis=1, keepdims=True)
+    sharp = losses.sharpen(tf.constant(probabilities), 0.5).numpy()
+    np.testing.assert_allclose(sharp.sum(axis=1), 1, rtol=1e-5)
+    assert (sharp.max(axis=1) >= probabilities.max(axis=1) - 1e-6).all()
+    np.testing.assert_allclose(losses.sharpen(tf.constant(probabilities), 1.0).numpy(), probabilities, rtol=1e-4)
+
+
+def test_alignment_moves_a_skewed_mean_to_the_prior() -> None:
+    mean = tf.constant([0.8, 0.2])
+    aligned = losses.align(tf.constant([[0.8, 0.2], [0.8, 0.2]]), tf.constant([0.5, 0.5]), mean).numpy()
+    np.testing.assert_allclose(aligned, 0.5, atol=1e-6)
+
+
+def test_consistency_loss_sends_no_gradient_into_the_pseudo_labels() -> None:
+    targets, logits = tf.Variable([[0.7, 0.3]]), tf.Variable([[0.1, 0.2]])
+    with tf.GradientTape() as tape:
+        loss = losses.consistency_loss(targets, logits)
+    into_targets, into_logits = tape.gradient(loss, [targets, logits])
+    assert into_targets is None
+    assert np.abs(into_logits.numpy()).sum() > 0

@@ -1,0 +1,182 @@
+"""The loop as its user meets it: files, resuming, hidden labels, divergence."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prelabel.errors import InputError, TrainingError
+from support.datasets import write_idx_dataset
+from training import train as loop
+from training.checkpoint import list_checkpoints, load_checkpoint, read_meta
+from training.config import Options
+from training.dataset import Dataset, Evaluation, TrainingSet
+from training.recorder import read_metrics
+from training.step import build_state
+from training.train import train
+
+
+def options(data: Path, output: Path, **changes: Any) -> Options:
+    defaults: dict[str, Any] = {
+        "labels": 6,
+        "steps": 12,
+        "checkpoint_every": 4,
+        "evaluate_every": 6,
+    }
+    return Options(data, output, progress="none", **{**defaults, **changes})
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    with np.load(list_checkpoints(run / "checkpoints")[-1]) as content:
+        return {name: content[name] for name in content.files if name != "meta"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A data set and an uninterrupted run on it."""
+    root = tmp_path_factory.mktemp("finished")
+    data = write_idx_dataset(root / "data")
+    train(options(data, root / "run"))
+    return data, root / "run"
+
+
+def test_a_run_leaves_everything_that_the_readme_names(finished: tuple[Path, Path]) -> None:
+    _, run = finished
+    summary = json.loads((run / "training.json").read_text())
+    assert 0 <= summary["test_accuracy"] <= 1
+    assert (summary["labels"], summary["test_images"], summary["steps"]) == (6, 60, 12)
+    config = json.loads((run / "config.json").read_text())
+    assert config["classes"] == ["0", "1", "2"]
+    assert config["label_counts"] == [2, 2, 2]
+    for name in ("curves.png", "samples.png", "samples/step-00000006.png"):
+        with Image.open(run / name) as image:
+            assert image.width > 100
+    assert (run / "metrics.csv").read_text().count("\n") == 3
+    assert list((run / "tensorboard").iterdir())
+
+
+def test_a_checkpoint_carries_its_configuration(finished: tuple[Path, Path]) -> None:
+    _, run = finished
+    meta = read_meta(list_checkpoints(run / "checkpoints")[-1])
+    assert (meta["step"], meta["options"]["labels"], meta["options"]["recipe"]["steps"]) == (12, 6, 12)
+
+
+@pytest.mark.parametrize("step", [5, 9])
+def test_an_interrupted_run_resumes_to_the_same_result(
+    step: int, finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, whole = finished
+    run = tmp_path / "run"
+    add_up = loop.add_up
+
+    def interrupt(sums: Any, metrics: Any, number: int) -> None:
+        add_up(sums, metrics, number)
+        if number == step:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "add_up", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(options(data, run))
+    monkeypatch.undo()
+    train(options(data, run))
+    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    expected = weights(whole)
+    for name, value in weights(run).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_hidden_labels_reach_nothing_but_the_evaluation(
+    finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every hidden label changed, the weights are the same to the last bit; only the curve for people differs."""
+    data, whole = finished
+    load = loop.load_dataset
+
+    def falsified(*arguments: Any, **options: Any) -> Dataset:
+        dataset = load(*arguments, **options)
+        assert dataset.hidden is not None
+        hidden = Evaluation(dataset.hidden.images, (dataset.hidden.labels + 1) % 3)
+        return dataclasses.replace(dataset, hidden=hidden)
+
+    monkeypatch.setattr(loop, "load_dataset", falsified)
+    train(options(data, tmp_path / "run"))
+    expected = weights(whole)
+    for name, value in weights(tmp_path / "run").items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    rows, expected_rows = (read_metrics(run / "metrics.csv") for run in (tmp_path / "run", whole))
+    differing = {name for a, b in zip(rows, expected_rows, strict=True) for name in a if a[name] != b[name]}
+    assert differing == {"hidden_accuracy"}
+
+
+def test_the_same_command_on_a_finished_run_trains_nothing(finished: tuple[Path, Path]) -> None:
+    data, run = finished
+    before = (run / "config.json").stat().st_mtime_ns
+    assert train(options(data, run))["steps"] == 12
+    assert (run / "config.json").stat().st_mtime_ns == before
+
+
+def test_another_run_in_the_folder_is_refused(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    data, run = finished
+    with pytest.raises(InputError, match=r"a run with seed 0, not 5.*--overwrite"):
+        train(options(data, run, seed=5))
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(InputError, match="holds other files"):
+        train(options(data, tmp_path))
+    assert (tmp_path / "mine.txt").exists()
+
+
+def test_overwrite_starts_over(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    data, _ = finished
+    train(options(data, tmp_path / "run", steps=2))
+    summary = train(options(data, tmp_path / "run", steps=3, overwrite=True))
+    assert summary["steps"] == 3
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_losses(
+    finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, _ = finished
+    make_step = loop.make_step
+
+    def poisoned(state: Any, *arguments: Any) -> Any:
+        step = make_step(state, *arguments)
+
+        def run(labelled: Any, unlabelled: Any, number: Any) -> Any:
+            if int(number) == 6:
+                kernel = state.discriminator.trainable_variables[0]
+                kernel.assign(kernel * float("nan"))
+            return step(labelled, unlabelled, number)
+
+        return run
+
+    monkeypatch.setattr(loop, "make_step", poisoned)
+    with pytest.raises(TrainingError, match=r"diverged in step 7: .*loss_supervised nan"):
+        train(options(data, tmp_path / "run"))
+    assert [read_meta(path)["step"] for path in list_checkpoints(tmp_path / "run/checkpoints")] == [4]
+
+
+@pytest.mark.parametrize("change", [{"steps": 0}, {"labels": 0}, {"seed": -1}, {"checkpoint_every": 0}])
+def test_options_out_of_range_are_named(change: dict[str, int], finished: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=next(iter(change)).replace("_", "-")):
+        train(options(finished[0], tmp_path / "run", **change))
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(
+    finished: tuple[Path, Path], tmp_path: Path, make_training_set: Callable[..., TrainingSet]
+) -> None:
+    path = list_checkpoints(finished[1] / "checkpoints")[-1]
+    cut = tmp_path / "step-00000001.npz"
+    cut.write_bytes(path.read_bytes()[:1000])
+    recipe = options(*finished).recipe()
+    state = build_state(make_training_set(), recipe, 0)
+    with pytest.raises(TrainingError, match="not a readable checkpoint"):
+        load_checkpoint(cut, state)
+    data = make_training_set()
+    wider = TrainingSet(("a", "b", "c", "d"), data.spec, data.labelled, data.labels, data.unlabelled)
+    with pytest.raises(TrainingError, match="of other networks"):
+        load_checkpoint(path, build_state(wider, recipe, 0))

@@ -1,0 +1,5 @@
+"""Trains a semi-supervised GAN: `python -m training --help`.
+
+Reads from top to bottom: `config` (what to do), `dataset` (images and labels), `batches` (which of them in which step),
+`augment`, `models` (D and G), `losses`, `step` (the three updates), `train` (the loop), `checkpoint`, `evaluate`.
+"""

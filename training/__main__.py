@@ -1,0 +1,38 @@
+"""The command `python -m training`."""
+
+import logging
+import os
+import sys
+
+import tyro
+
+from prelabel.errors import PrelabelError
+from training.config import Options
+
+
+def main() -> int:
+    """Parses the options, trains, prints the result; returns the exit status."""
+    options = tyro.cli(Options, prog="python -m training")
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+    # Both must be set before TensorFlow is imported, which --help does not wait for.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    from training.train import train
+
+    try:
+        summary = train(options)
+    except PrelabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"interrupted: the same command goes on from the last checkpoint in {options.output}", file=sys.stderr)
+        return 130
+    for name in ("test_accuracy", "hidden_accuracy"):
+        if summary[name] is not None:
+            print(f"{name} {summary[name]:.4f}")
+    print(f"trained {summary['steps']} steps in {summary['seconds']:.0f} s: {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Random views of images, on the device, one batched projective transformation at a time.
+
+Nothing flips: a mirrored digit, letter or sign is another one, or none. All functions take images float32 [B, H, W, C],
+-1..1, and a stateless seed int32 [2], so that a step's views depend on (seed, step) alone.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+
+from prelabel.images import Pixels
+
+Kind = Literal["none", "digits", "natural"]
+
+
+@dataclass(frozen=True)
+class View:
+    """How far a random view may lie from the image."""
+
+    shift: float
+    """Largest move in either direction, as a fraction of the image's side."""
+    rotation_degrees: float
+    """Largest rotation either way."""
+    scale: float
+    """Largest change of size either way, as a fraction."""
+    shear: float
+    """Largest shear either way."""
+    cutout: float
+    """Side of a square that is blanked, as a fraction of the image's side; 0 blanks nothing."""
+    tone: float
+    """Largest change of brightness and of contrast; 0 leaves colours alone."""
+
+
+VIEWS: dict[Kind, tuple[View, View]] = {
+    # (weak view, strong view). Digits and signs: on a plain background everything may move, colours stay.
+    "digits": (View(0.07, 5.0, 0.05, 0.0, 0.0, 0.0), View(0.12, 18.0, 0.2, 0.25, 0.25, 0.0)),
+    # Photographs: smaller moves; brightness and contrast vary.
+    "natural": (View(0.07, 0.0, 0.0, 0.0, 0.0, 0.0), View(0.12, 10.0, 0.15, 0.1, 0.3, 0.3)),
+    "none": (View(0.0, 0.0, 0.0, 0.0, 0.0, 0.0), View(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
+}
+
+
+def choose_kind(images: Pixels) -> Kind:
+    """Returns `digits` where most images (uint8 [n, H, W, C]) have a plain border, else `natural`.
+
+    A border counts as plain if nine tenths of its pixels lie within 16 grey levels of its median.
+    """
+    sample = images[:: max(1, len(images) // 500)].astype(np.int16)
+    edges = (sample[:, 0], sample[:, -1], sample[:, :, 0], sample[:, :, -1])
+    border = np.concatenate(edges, axis=1)  # [n, 2 (H + W), C]
+    distance = np.abs(border - np.median(border, axis=1, keepdims=True)).max(axis=2)
+    plain = (distance <= 16).mean(axis=1) >= 0.9
+    return "digits" if plain.mean() >= 0.5 else "natural"
+
+
+def random_view(images: tf.Tensor, view: View, kind: Kind, seed: tf.Tensor) -> tf.Tensor:
+    """Returns one random view of each image, float32 [B, H, W, C], -1..1."""
+    if kind == "none":
+        return images
+    seeds = tf.random.split(seed, 9)
+    batch = tf.shape(images)[0]
+    height, width = images.shape[1], images.shape[2]
+
+    def uniform(number: int, limit: float) -> tf.Tensor:
+        return tf.random.stateless_uniform([batch], seeds[number], -limit, limit)
+
+    angle = uniform(0, view.rotation_degrees * np.pi / 180)
+    zoom_x, zoom_y = 1.0 + uniform(1, view.scale), 1.0 + uniform(2, view.scale)
+    shear = uniform(3, view.shear)
+    move_x, move_y = uniform(4, view.shift * width), uniform(5, view.shift * height)
+    # The matrix maps output to input pixels: a rotation with zoom and shear about the centre, then a shift.
+    a, b = tf.cos(angle) / zoom_x, (shear * tf.cos(angle) - tf.sin(angle)) / zoom_y
+    c, d = tf.sin(angle) / zoom_x, (shear * tf.sin(angle) + tf.cos(angle)) / zoom_y
+    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+    offset_x = centre_x - a * centre_x - b * centre_y + move_x
+    offset_y = centre_y - c * centre_x - d * centre_y + move_y
+    zero = tf.zeros([batch])
+    transforms = tf.stack([a, b, offset_x, c, d, offset_y, zero, zero], axis=1)
+    # A plain background goes on at its own colour; a photograph's edge is repeated.
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=transforms,
+        output_shape=[height, width],
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+        fill_value=0.0,
+    )
+    if view.tone:
+        contrast = 1.0 + tf.reshape(uniform(6, view.tone), [-1, 1, 1, 1])
+        brightness = tf.reshape(uniform(7, view.tone), [-1, 1, 1, 1])
+        moved = tf.clip_by_value(moved * contrast + brightness, -1.0, 1.0)
+    return _cutout(moved, view.cutout, seeds[8]) if view.cutout else moved
+
+
+def _cutout(images: tf.Tensor, fraction: float, seed: tf.Tensor) -> tf.Tensor:
+    """Fills a square at a random place with the image's corner mean (DeVries and Taylor 2017)."""
+    batch = tf.shape(images)[0]
+    height, width = images.shape[1], images.shape[2]
+    centre = tf.random.stateless_uniform([2, batch, 1], seed)
+    rows = tf.abs(tf.range(height, dtype=tf.float32)[None] + 0.5 - centre[0] * height) < fraction * height / 2
+    columns = tf.abs(tf.range(width, dtype=tf.float32)[None] + 0.5 - centre[1] * width) < fraction * width / 2
+    hole = tf.cast(rows[:, :, None, None] & columns[:, None, :, None], images.dtype)
+    corners = (images[:, :1, :1] + images[:, -1:, :1] + images[:, :1, -1:] + images[:, -1:, -1:]) / 4
+    return images * (1.0 - hole) + corners * hole

@@ -1,0 +1,89 @@
+"""Checkpoints: one .npz with every variable and, as JSON, the run that it belongs to. No pickle, written atomically."""
+
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from prelabel.errors import TrainingError
+from prelabel.files import write_atomically
+from training.step import State
+
+KEEP = 2
+"""Newest checkpoints that are kept: the one before the last is there should the disk lose the last."""
+_NAME = re.compile(r"^step-(\d{8})\.npz$")
+
+
+def save_checkpoint(directory: Path, state: State, meta: dict[str, Any], step: int) -> Path:
+    """Writes the state after `step` steps and removes all but the newest checkpoints."""
+    directory.mkdir(parents=True, exist_ok=True)
+    arrays = {f"{owner}/{i:04d}": v.numpy() for owner, vs in state.variables().items() for i, v in enumerate(vs)}
+    text = json.dumps({**meta, "step": step}, sort_keys=True)
+    path = directory / f"step-{step:08d}.npz"
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, meta=np.array(text), **arrays))
+    for old in list_checkpoints(directory)[:-KEEP]:
+        old.unlink()
+    return path
+
+
+def list_checkpoints(directory: Path) -> list[Path]:
+    """Returns the checkpoints of a run, oldest first."""
+    return sorted(path for path in directory.glob("step-*.npz") if _NAME.match(path.name))
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """Returns what `save_checkpoint` was given, with `step`.
+
+    Raises:
+        TrainingError: The file is no checkpoint.
+    """
+    with _open(path) as content:
+        meta: dict[str, Any] = json.loads(str(content["meta"]))
+        return meta
+
+
+def load_checkpoint(path: Path, state: State) -> int:
+    """Sets every variable from a checkpoint and returns the number of steps that it stands for.
+
+    Raises:
+        TrainingError: The file is no checkpoint, or one of other networks.
+    """
+    with _open(path) as content:
+        names = {f"{owner}/{i:04d}": v for owner, vs in state.variables().items() for i, v in enumerate(vs)}
+        if set(content.files) - {"meta"} != set(names):
+            raise TrainingError(f"checkpoint {path} is of other networks: it has {len(content.files) - 1} variables")
+        for name, variable in names.items():
+            if content[name].shape != tuple(variable.shape):
+                raise TrainingError(
+                    f"checkpoint {path} is of other networks: {name} is {content[name].shape}, not {variable.shape}"
+                )
+        for name, variable in names.items():
+            variable.assign(content[name])
+        return int(json.loads(str(content["meta"]))["step"])
+
+
+def load_classifier(path: Path, discriminator: keras.Model) -> None:
+    """Sets D's variables to those of the checkpoint's teacher: the weights that are evaluated and exported.
+
+    Raises:
+        TrainingError: The file is no checkpoint, or one of another D.
+    """
+    with _open(path) as content:
+        names = sorted(name for name in content.files if name.startswith("teacher/"))
+        shapes = [content[name].shape for name in names]
+        if shapes != [tuple(variable.shape) for variable in discriminator.variables]:
+            raise TrainingError(f"checkpoint {path} is of another discriminator ({len(names)} variables)")
+        for name, variable in zip(names, discriminator.variables, strict=True):
+            variable.assign(content[name])
+
+
+def _open(path: Path) -> Any:
+    try:
+        return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise TrainingError(f"{path} is not a readable checkpoint: {error}") from None

@@ -1,0 +1,184 @@
+"""What a run does: the options of the command line and the recipes (presets) behind `--preset`."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from prelabel.errors import InputError
+
+Augment = Literal["auto", "none", "digits", "natural"]
+Norm = Literal["none", "batch"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Networks, losses and schedule. The presets below give every value; a value is the same for every data set."""
+
+    architecture: Literal["book", "deep"]
+    """`book`: chapter 7's nets. `deep`: five convolutions, global average pooling, a smaller generator."""
+    norm: Norm
+    """Normalisation in D: `batch` statistics as in the book, or none."""
+    dropout: float
+    """Dropout rate before D's last layer, 0..1."""
+    steps: int
+    """Number of training steps."""
+    labelled_batch: int
+    """Labelled images in a step, drawn with equal chances for each class."""
+    unlabelled_batch: int
+    """Unlabelled images in a step; 0 trains on the labels alone."""
+    generated_batch: int
+    """Generated images in a step; 0 trains without a generator."""
+    generator_loss: Literal["adversarial", "feature_matching"]
+    """What G minimises: -log D(G(z)) (Goodfellow 2014), or ||E h(x) - E h(G(z))||^2 (Salimans 2016, eq. 1)."""
+    unsupervised_weight: float
+    """Weight of the real-or-fake loss in D's loss."""
+    consistency_weight: float
+    """Weight of the cross-entropy between pseudo-labels (weak view, EMA) and predictions (strong view)."""
+    consistency_ramp_steps: int
+    """Steps over which the consistency weight grows from 0: the first pseudo-labels are mostly wrong."""
+    temperature: float
+    """Pseudo-label probabilities are raised to 1 / temperature and normalised; under 1 sharpens."""
+    align: bool
+    """Move the mean of the pseudo-labels to the class prior (distribution alignment, ReMixMatch)."""
+    mixup_alpha: float
+    """Half of the unlabelled images are blended with others, pseudo-labels too, in shares from Beta(alpha, alpha).
+    0: none. Keeps D from growing certain of its early mistakes (Zhang et al. 2018; Arazo et al. 2020)."""
+    augment: bool
+    """Augment the images that D classifies; the kind comes from `Options.augment`."""
+    fused: bool
+    """One D update on the sum of both losses instead of two updates one after the other."""
+    learning_rate: float
+    """Adam's step size at the start, for D; G's is `generator_learning_rate`."""
+    generator_learning_rate: float
+    """Adam's step size for G."""
+    adam_beta_1: float
+    """Adam's first decay rate."""
+    schedule: Literal["constant", "cosine"]
+    """`cosine` decays the learning rates to 0 over the run."""
+    ema_decay: float
+    """Decay of the moving average of D's weights, at most (1 + t) / (10 + t) in step t; 0: no average."""
+    latent_size: int = 100
+    """Z: entries of the generator's normal noise."""
+
+
+PRESETS: dict[str, Recipe] = {
+    # Chapter 7 of GANs in Action: 89 % on MNIST's test set with 100 labels (10.6 % error in its one run).
+    "book": Recipe(
+        architecture="book",
+        norm="batch",
+        dropout=0.5,
+        steps=8000,
+        labelled_batch=32,
+        unlabelled_batch=32,
+        generated_batch=32,
+        generator_loss="adversarial",
+        unsupervised_weight=1.0,
+        consistency_weight=0.0,
+        consistency_ramp_steps=0,
+        temperature=1.0,
+        align=False,
+        mixup_alpha=0.0,
+        augment=False,
+        fused=False,
+        learning_rate=1e-3,
+        generator_learning_rate=1e-3,
+        adam_beta_1=0.9,
+        schedule="constant",
+        ema_decay=0.0,
+    ),
+}
+# The book's comparison: the same trunk on the labels alone; 70 % with 100 labels, 98 % with 10,000.
+PRESETS["supervised"] = dataclasses.replace(
+    PRESETS["book"], unlabelled_batch=0, generated_batch=0, unsupervised_weight=0.0
+)
+# Feature matching + augmentation consistency with an EMA teacher: 98.5 % with 100 labels, in minutes on 2 cores.
+PRESETS["default"] = Recipe(
+    architecture="deep",
+    # Separate real and fake batches through batch statistics cancel the moments that feature matching matches.
+    norm="none",
+    dropout=0.3,
+    steps=2500,
+    labelled_batch=32,
+    # Many unlabelled images for each labelled one: the pile is where the information is.
+    unlabelled_batch=160,
+    generated_batch=32,
+    generator_loss="feature_matching",
+    unsupervised_weight=0.3,
+    consistency_weight=1.0,
+    consistency_ramp_steps=300,
+    # Soft targets: hard ones over a threshold freeze early mistakes (confirmation bias).
+    temperature=0.5,
+    align=True,
+    mixup_alpha=1.0,
+    augment=True,
+    # One pass of D over all images of a step instead of two.
+    fused=True,
+    learning_rate=2e-3,
+    generator_learning_rate=1e-3,
+    adam_beta_1=0.5,
+    schedule="cosine",
+    ema_decay=0.998,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a semi-supervised GAN on a few labelled and many unlabelled images.
+
+    Example: python -m training --data data/mnist --labels 100 --output runs/mnist
+
+    An interrupted run goes on from its last checkpoint when the same command is given again.
+    """
+
+    data: Path
+    """A folder with IDX files (train-*, t10k-*), a folder with labelled/<class>/ and unlabelled/ (and test/<class>/),
+    or a Parquet file or folder with columns `image` and `label`."""
+    output: Path
+    """The run's folder: config.json, metrics.csv, checkpoints, samples, curves.png, tensorboard."""
+    labels: int | None = None
+    """Draw this many labels, the same number for each class, and hide all others. Default: use all labels there are."""
+    preset: Literal["default", "book", "supervised"] = "default"
+    """`default`: the best recipe; `book`: chapter 7 of GANs in Action; `supervised`: the same trunk, labels alone."""
+    seed: int = 0
+    """Decides the label draw, the initial weights and every random number of the run."""
+    steps: int | None = None
+    """Number of training steps. Default: the preset's."""
+    image_size: int | None = None
+    """Side length in pixels that images are brought to. Default: as the data has it, at most 64."""
+    augment: Augment = "auto"
+    """Kind of augmentation where the preset uses it: `digits` (shift, rotate, scale, shear on a plain background),
+    `natural` (smaller moves, brightness and contrast), `none`; `auto` looks at the images' borders. Nothing flips."""
+    max_unlabelled: int = 200_000
+    """Unlabelled images to keep in memory, spread evenly over the pile."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    evaluate_every: int = 250
+    """Steps between evaluations on training images whose labels are hidden, for the curves only."""
+    overwrite: bool = False
+    """Start over where the folder holds another run."""
+    progress: Literal["auto", "json", "none"] = "auto"
+    """How progress is shown."""
+
+    def recipe(self) -> Recipe:
+        """The preset with the options' changes.
+
+        Raises:
+            InputError: An option is out of its range.
+        """
+        for name, low in (("steps", 1), ("labels", 1), ("image_size", 8), ("seed", 0), ("max_unlabelled", 1)):
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise InputError(f"--{name.replace('_', '-')} {value} is out of range: {low} or more wanted")
+        if min(self.checkpoint_every, self.evaluate_every) < 1:
+            raise InputError("--checkpoint-every and --evaluate-every must be 1 or more")
+        recipe = PRESETS[self.preset]
+        return recipe if self.steps is None else dataclasses.replace(recipe, steps=self.steps)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the run's result, for config.json: another identity is another run."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        for name in ("output", "overwrite", "progress", "checkpoint_every"):
+            del plain[name]
+        return {**plain, "recipe": dataclasses.asdict(self.recipe())}

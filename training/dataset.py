@@ -1,0 +1,224 @@
+"""Images and labels of a run. Labels that the run may not see live in another object than those it may."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.errors import ImageError, InputError
+from prelabel.images import ImageSpec, Pixels, image_size_and_channels
+from prelabel.sources import FolderSource, IdxSource, ParquetSource, Sample, Source, open_source
+
+MAX_IMAGE_SIZE_PX = 64
+"""Larger images are brought to this side length unless the user says otherwise: CPU training has to end."""
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """All that training sees."""
+
+    classes: tuple[str, ...]
+    """K class names in label order: by number where all are numbers, else by name."""
+    spec: ImageSpec
+    """Shape of one image."""
+    labelled: Pixels
+    """uint8 [n, H, W, C], 0..255."""
+    labels: NDArray[np.int32]
+    """int32 [n], 0..K-1."""
+    unlabelled: Pixels
+    """uint8 [m, H, W, C], 0..255: the pile; where labels were hidden, all training images."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Images with labels that training never sees."""
+
+    images: Pixels
+    """uint8 [n, H, W, C], 0..255."""
+    labels: NDArray[np.int32]
+    """int32 [n], 0..K-1."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a data path holds, split by who may see it."""
+
+    training: TrainingSet
+    hidden: Evaluation | None
+    """Training images whose labels were hidden by the label draw."""
+    test_source: Source | None
+    """The test split, not yet read: `load_test` reads it once, at the end."""
+    skipped: tuple[str, ...]
+    """Images that could not be used, with the reason."""
+
+
+def load_dataset(
+    path: Path,
+    *,
+    label_count: int | None,
+    seed: int,
+    image_size: int | None = None,
+    max_unlabelled: int = 200_000,
+) -> Dataset:
+    """Reads a data set and draws the labels that training may see.
+
+    Args:
+        path: See `Options.data`.
+        label_count: Labels to draw, the same number for each class (the first classes get one more where it does not
+            divide), or None for all that there are.
+        seed: Decides the draw.
+        image_size: Side length in pixels to bring images to, or None for the data's own.
+        max_unlabelled: Most images to keep of the pile.
+
+    Raises:
+        InputError: No or one class, no images, or a class with fewer labels than asked for.
+    """
+    train, test = find_splits(path)
+    samples = list(train.read(0, len(train)))
+    classes = class_names(sample.label for sample in samples if sample.label is not None)
+    if len(classes) < 2:
+        raise InputError(
+            f"{path} has {len(classes)} labelled classes ({', '.join(classes) or 'none'}): at least 2 are wanted, "
+            "as labelled/<class>/<image>, a `label` column, or an IDX label file"
+        )
+    labels = np.array([UNLABELLED if s.label is None else classes.index(s.label) for s in samples], np.int32)
+    spec = choose_spec([s for s in samples if s.label is not None], image_size)
+    pile = np.flatnonzero(labels == UNLABELLED)
+    if label_count is not None or len(pile) == 0:
+        # Labels are hidden, or there is no pile: every training image is part of it.
+        pile = np.arange(len(samples))
+    pile = pile[np.linspace(0, len(pile) - 1, min(len(pile), max_unlabelled)).round().astype(np.int64)]
+    images, failed = _decode(samples, np.union1d(pile, np.flatnonzero(labels != UNLABELLED)), spec)
+    bad = np.fromiter(failed, np.int64)
+    labels[bad] = UNLABELLED
+    pile = np.setdiff1d(pile, bad)
+    shown = _draw(labels, classes, label_count, seed)
+    hidden = np.setdiff1d(np.flatnonzero(labels != UNLABELLED), shown)
+    return Dataset(
+        training=TrainingSet(classes, spec, images[shown], labels[shown], images[pile]),
+        hidden=Evaluation(images[hidden], labels[hidden]) if len(hidden) else None,
+        test_source=test,
+        skipped=tuple(f"{samples[i].path}: {reason}" for i, reason in failed.items()),
+    )
+
+
+def load_test(source: Source, training: TrainingSet) -> Evaluation:
+    """Reads the test split; images of unknown classes or without a label are an error, broken ones too."""
+    images, labels = [], []
+    for sample in source.read(0, len(source)):
+        if sample.label not in training.classes:
+            raise InputError(f"test image {sample.path} has label {sample.label!r}, which training has no image of")
+        images.append(sample.pixels(training.spec))
+        labels.append(training.classes.index(sample.label))
+    return Evaluation(np.stack(images), np.array(labels, np.int32))
+
+
+def find_splits(path: Path) -> tuple[Source, Source | None]:
+    """Returns the training and, where there is one, the test split at a data path.
+
+    Raises:
+        InputError: There is no data set at the path.
+    """
+    if not path.exists():
+        raise InputError(f"data {path} does not exist")
+    if path.is_dir():
+        idx = sorted(path.glob("train-images*"))
+        if idx:
+            test_idx = sorted(path.glob("t10k-images*"))
+            return IdxSource(idx[0]), IdxSource(test_idx[0]) if test_idx else None
+        if tables := sorted(path.glob("*.parquet")):
+            tests = [table for table in tables if table.name.startswith("test")]
+            trains = [table for table in tables if table not in tests]
+            if not trains:
+                raise InputError(f"{path} holds Parquet files for the test only ({tests[0].name}, ...)")
+            return ParquetSource(trains), ParquetSource(tests) if tests else None
+        return _folder_splits(path)
+    return open_source(path), None
+
+
+def class_names(labels: Iterable[str]) -> tuple[str, ...]:
+    """Returns the distinct labels in order: as numbers where all are whole numbers, else by name."""
+    names = set(labels)
+    if all(name.isdecimal() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def choose_spec(samples: Sequence[Sample], image_size: int | None) -> ImageSpec:
+    """Chooses the shape of images from (at most 500 of) the labelled ones: grey only if all are grey.
+
+    The size is the most frequent one, shrunk so that no side is over `MAX_IMAGE_SIZE_PX`.
+    """
+    shapes = []
+    for sample in samples[:: max(1, len(samples) // 500)]:
+        try:
+            shapes.append(_shape(sample))
+        except ImageError:
+            continue
+    if not shapes:
+        raise InputError(f"none of the {len(samples)} labelled images can be decoded, for example {samples[0].path}")
+    height, width = Counter((h, w) for h, w, _ in shapes).most_common(1)[0][0]
+    if image_size is not None:
+        height = width = image_size
+    shrink = 1.0 if image_size is not None else min(1.0, MAX_IMAGE_SIZE_PX / max(height, width))
+    channels = max(c for _, _, c in shapes)
+    return ImageSpec(max(8, round(height * shrink)), max(8, round(width * shrink)), 1 if channels == 1 else 3)
+
+
+def _shape(sample: Sample) -> tuple[int, int, int]:
+    if isinstance(sample.content, bytes):
+        return image_size_and_channels(sample.content)
+    if sample.content is None:
+        raise ImageError(sample.error or "could not be read")
+    height, width = sample.content.shape[:2]
+    return height, width, sample.content.shape[2] if sample.content.ndim == 3 else 1
+
+
+def _folder_splits(path: Path) -> tuple[Source, Source | None]:
+    if not (path / "labelled").is_dir():
+        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
+        raise InputError(
+            f"{path} is no data set: wanted are labelled/<class>/ (and unlabelled/), train-images-idx3-ubyte[.gz], "
+            f"or *.parquet; found {found}"
+        )
+    test = FolderSource(path, only=("test",))
+    return FolderSource(path, only=("labelled", "unlabelled")), test if len(test) else None
+
+
+def _decode(samples: Sequence[Sample], positions: NDArray[np.int64], spec: ImageSpec) -> tuple[Pixels, dict[int, str]]:
+    """Decodes the samples at `positions`; the others stay zero pages that cost no memory."""
+    images = np.zeros((len(samples), *spec.shape), np.uint8)
+    failed: dict[int, str] = {}
+    for i in positions.tolist():
+        try:
+            images[i] = samples[i].pixels(spec)
+        except ImageError as error:
+            failed[i] = str(error)
+    return images, failed
+
+
+def _draw(labels: NDArray[np.int32], classes: tuple[str, ...], label_count: int | None, seed: int) -> NDArray[np.int64]:
+    """Returns the positions of the labelled images that training may see, in a fixed order."""
+    if label_count is None:
+        for k, name in enumerate(classes):
+            if not (labels == k).any():
+                raise InputError(f"class {name!r} has no image that can be decoded")
+        return np.flatnonzero(labels != UNLABELLED)
+    if label_count < len(classes):
+        raise InputError(f"--labels {label_count} is less than one for each of the {len(classes)} classes")
+    generator = np.random.default_rng([seed, 0x1ABE1])
+    chosen = []
+    for k, name in enumerate(classes):
+        wanted = label_count // len(classes) + (k < label_count % len(classes))
+        of_class = np.flatnonzero(labels == k)
+        if len(of_class) < wanted:
+            raise InputError(
+                f"class {name!r} has {len(of_class)} usable labels, but --labels {label_count} over "
+                f"{len(classes)} classes wants {wanted}: give more labels or a smaller --labels"
+            )
+        chosen.append(generator.choice(of_class, wanted, replace=False))
+    return np.sort(np.concatenate(chosen))

@@ -1,0 +1,62 @@
+"""The losses of a semi-supervised GAN, in forms that cannot overflow. B images, K classes, F features.
+
+D's K logits l define both heads: softmax(l) over the classes, and, with an implied logit of 0 for "fake" (Salimans et
+al. 2016, section 5), D(x) = 1 - 1 / (sum exp(l) + 1) = sigmoid(r) with r = logsumexp(l).
+"""
+
+import tensorflow as tf
+
+
+def real_logit(logits: tf.Tensor) -> tf.Tensor:
+    """Returns r = logsumexp(logits), float32 [B], for logits float32 [B, K].
+
+    Written out because TensorFlow's own reduce_logsumexp exports to fifteen ONNX nodes with IsInf among them.
+    """
+    largest = tf.reduce_max(logits, axis=-1, keepdims=True)
+    summed = tf.reduce_sum(tf.exp(logits - largest), axis=-1)
+    return tf.squeeze(largest, -1) + tf.math.log(summed)
+
+
+def realness(logits: tf.Tensor) -> tf.Tensor:
+    """Returns D(x) = sigmoid(r), float32 [B], 0..1."""
+    return tf.sigmoid(real_logit(logits))
+
+
+def supervised_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Mean cross-entropy of labels int32 [B] under softmax(logits)."""
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+
+
+def unsupervised_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+    """D's real-or-fake loss: the mean of -log D(x) over real and of -log(1 - D(G(z))) over generated images, halved."""
+    real = tf.reduce_mean(tf.nn.softplus(-real_logit(real_logits)))
+    fake = tf.reduce_mean(tf.nn.softplus(real_logit(fake_logits)))
+    return 0.5 * (real + fake)
+
+
+def adversarial_loss(fake_logits: tf.Tensor) -> tf.Tensor:
+    """G's non-saturating loss, the mean of -log D(G(z)) (Goodfellow et al. 2014)."""
+    return tf.reduce_mean(tf.nn.softplus(-real_logit(fake_logits)))
+
+
+def feature_matching_loss(real_features: tf.Tensor, fake_features: tf.Tensor) -> tf.Tensor:
+    """G's loss ||E h(x) - E h(G(z))||^2 / F over features float32 [B, F] (Salimans et al. 2016, eq. 1)."""
+    difference = tf.reduce_mean(real_features, axis=0) - tf.reduce_mean(fake_features, axis=0)
+    return tf.reduce_mean(tf.square(difference))
+
+
+def consistency_loss(pseudo_labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Mean cross-entropy of softmax(logits) against fixed soft targets float32 [B, K]."""
+    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(tf.stop_gradient(pseudo_labels), logits))
+
+
+def sharpen(probabilities: tf.Tensor, temperature: float) -> tf.Tensor:
+    """Returns p^(1 / temperature), normalised over the last axis."""
+    powers = tf.pow(probabilities, 1.0 / temperature)
+    return powers / tf.reduce_sum(powers, axis=-1, keepdims=True)
+
+
+def align(probabilities: tf.Tensor, prior: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
+    """Distribution alignment: p * prior / mean, normalised; prior and mean float32 [K] (Berthelot et al. 2020)."""
+    moved = probabilities * prior / tf.maximum(mean, 1e-6)
+    return moved / tf.reduce_sum(moved, axis=-1, keepdims=True)

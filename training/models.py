@@ -1,0 +1,112 @@
+"""Discriminator and generator of both architectures. B images, H W C pixels, K classes, Z latent entries, F features.
+
+Images inside the networks are float32, -1..1. D has one trunk and returns (logits float32 [B, K], features float32
+[B, F]); both heads are functions of the logits (training.losses).
+"""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from prelabel.images import ImageSpec
+from training.config import Recipe
+
+
+@keras.saving.register_keras_serializable("prelabel")
+class FixedFlatten(layers.Layer):
+    """Flattens [B, h, w, c] by sizes known when the network is built.
+
+    Keras' own Flatten exports to eight ONNX nodes that compute the shape anew for each batch.
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Notes the number of entries per image."""
+        self.entries = 1
+        for size in input_shape[1:]:
+            assert size is not None
+            self.entries *= size
+
+    def call(self, inputs: Any) -> Any:
+        """Returns [B, h * w * c]."""
+        return keras.ops.reshape(inputs, (-1, self.entries))
+
+
+def build_discriminator(spec: ImageSpec, class_count: int, recipe: Recipe, seed: int) -> keras.Model:
+    """Returns D: images float32 [B, H, W, C], -1..1 -> (logits [B, K], features [B, F])."""
+    images = keras.Input(spec.shape, name="images")
+    net = _Seeded(seed)
+    if recipe.architecture == "book":
+        # Chapter 7: three convolutions of stride 2; batch normalisation in all but the first.
+        x = images
+        for position, filters in enumerate((32, 64, 128)):
+            x = net.conv(filters, 3, 2)(x)
+            if recipe.norm == "batch" and position > 0:
+                x = layers.BatchNormalization()(x)
+            x = layers.LeakyReLU(negative_slope=0.01)(x)
+        x = net.dropout(recipe.dropout)(x)
+        features = FixedFlatten(name="features")(x)
+    else:
+        x = images
+        for filters, kernel, stride in ((32, 5, 2), (64, 3, 2), (64, 3, 1), (128, 3, 2), (128, 3, 1)):
+            x = net.conv(filters, kernel, stride)(x)
+            if recipe.norm == "batch":
+                x = layers.BatchNormalization()(x)
+            x = layers.LeakyReLU(negative_slope=0.1)(x)
+        features = layers.GlobalAveragePooling2D(name="features")(x)
+        x = net.dropout(recipe.dropout)(features)
+        return keras.Model(images, (net.dense(class_count, "logits")(x), features), name="discriminator")
+    return keras.Model(images, (net.dense(class_count, "logits")(features), features), name="discriminator")
+
+
+def build_generator(spec: ImageSpec, recipe: Recipe, seed: int) -> keras.Model:
+    """Returns G: latent float32 [B, Z], normal -> images float32 [B, H, W, C], -1..1.
+
+    Grows from a quarter of H x W (7 x 7 for MNIST) and crops what rounding up made too large.
+    """
+    latent = keras.Input((recipe.latent_size,), name="latent")
+    net = _Seeded(seed)
+    height, width = -(-spec.height // 4), -(-spec.width // 4)
+    start, middle, last = (256, 128, 64) if recipe.architecture == "book" else (128, 64, 32)
+    slope = 0.01 if recipe.architecture == "book" else 0.1
+    x = net.dense(height * width * start, "project")(latent)
+    x = layers.Reshape((height, width, start))(x)
+    if recipe.architecture == "deep":
+        x = layers.BatchNormalization()(x)
+        x = layers.LeakyReLU(negative_slope=slope)(x)
+    for filters, stride in ((middle, 2), (last, 1)):
+        x = net.transposed(filters, 3, stride)(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.LeakyReLU(negative_slope=slope)(x)
+    x = net.transposed(spec.channels, 3, 2)(x)
+    x = layers.Activation("tanh")(x)
+    top, left = (4 * height - spec.height) // 2, (4 * width - spec.width) // 2
+    if (4 * height, 4 * width) != (spec.height, spec.width):
+        bottom, right = 4 * height - spec.height - top, 4 * width - spec.width - left
+        x = layers.Cropping2D(((top, bottom), (left, right)))(x)
+    return keras.Model(latent, x, name="generator")
+
+
+class _Seeded:
+    """Makes layers whose initial weights depend on the seed and on the order in which they are made."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed * 1000
+
+    def _next(self) -> int:
+        self._seed += 1
+        return self._seed
+
+    def conv(self, filters: int, kernel: int, stride: int) -> layers.Layer:
+        initial = keras.initializers.GlorotUniform(self._next())
+        return layers.Conv2D(filters, kernel, stride, "same", kernel_initializer=initial)
+
+    def transposed(self, filters: int, kernel: int, stride: int) -> layers.Layer:
+        initial = keras.initializers.GlorotUniform(self._next())
+        return layers.Conv2DTranspose(filters, kernel, stride, "same", kernel_initializer=initial)
+
+    def dense(self, units: int, name: str) -> layers.Layer:
+        return layers.Dense(units, kernel_initializer=keras.initializers.GlorotUniform(self._next()), name=name)
+
+    def dropout(self, rate: float) -> layers.Layer:
+        return layers.Dropout(rate, seed=self._next())

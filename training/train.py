@@ -1,0 +1,236 @@
+"""The training loop: data, networks, steps, checkpoints, evaluation, in the order in which they happen.
+
+Resuming, in order:
+1. The folder's config.json must be of the same run (`Options.identity`); another one is an error, or `--overwrite`.
+2. A run with training.json is finished; its summary is returned.
+3. Otherwise the newest checkpoint gives every variable, the step, and the metrics summed since the last row.
+4. Rows and samples written after that checkpoint are dropped; batches and noise depend on (seed, step) alone, so the
+   rows that follow are those of an uninterrupted run.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from prelabel.progress import Progress
+
+from prelabel.errors import InputError, TrainingError
+from prelabel.files import write_text_atomically
+from prelabel.images import Pixels
+from training.augment import Kind, choose_kind
+from training.batches import BalancedSampler, EpochSampler
+from training.checkpoint import list_checkpoints, load_checkpoint, read_meta, save_checkpoint
+from training.config import Options
+from training.dataset import Dataset, load_dataset, load_test
+from training.evaluate import Classifier
+from training.recorder import SAMPLES_PER_ROW, Recorder, Row, plot_curves
+from training.step import State, build_state, make_step
+
+logger = logging.getLogger(__name__)
+
+ROW_EVERY = 50
+"""Steps between rows of metrics.csv."""
+HIDDEN_IMAGES = 5000
+"""Images of the evaluation during training: +- 0.2 points, a second of computing."""
+
+Summary = dict[str, Any]
+
+
+def train(options: Options) -> Summary:
+    """Runs or resumes a training and returns its summary, as written to training.json.
+
+    Raises:
+        InputError: An option or the data cannot be used, or the folder holds another run.
+        TrainingError: A loss is not finite, or a checkpoint cannot be read.
+    """
+    recipe = options.recipe()
+    finished = open_run(options)
+    if finished is not None:
+        logger.info("%s is finished already: test accuracy %s", options.output, finished["test_accuracy"])
+        return finished
+
+    # Data: what training may see, what only evaluation may see.
+    dataset = load_dataset(
+        options.data,
+        label_count=options.labels,
+        seed=options.seed,
+        image_size=options.image_size,
+        max_unlabelled=options.max_unlabelled,
+    )
+    data = dataset.training
+    for reason in dataset.skipped:
+        logger.warning("skipped: %s", reason)
+    kind = choose_kind(data.unlabelled) if options.augment == "auto" else options.augment
+    meta = describe(options, dataset, kind)
+    write_text_atomically(options.output / "config.json", json.dumps(meta, indent=2) + "\n")
+    logger.info(
+        "%d labelled, %d unlabelled images, %s, %d classes, augmentation %s",
+        len(data.labelled), len(data.unlabelled), "x".join(map(str, data.spec.shape)), len(data.classes), kind,
+    )  # fmt: skip
+
+    # Networks, and the state they are in.
+    keras.utils.set_random_seed(options.seed)
+    state = build_state(data, recipe, options.seed)
+    start, elapsed_s = 0, 0.0
+    sums: dict[str, float] = {}
+    checkpoints = options.output / "checkpoints"
+    if existing := list_checkpoints(checkpoints):
+        start, sums, elapsed_s = resume(existing, state)
+        logger.info("resuming after step %d", start)
+    recorder = Recorder(options.output, start)
+    step = make_step(state, data, recipe, kind, options.seed)
+    classifier = Classifier(state.teacher)
+    labelled = BalancedSampler(data.labels, recipe.labelled_batch, options.seed)
+    unlabelled = EpochSampler(len(data.unlabelled), recipe.unlabelled_batch, options.seed)
+    latent = tf.random.stateless_normal([SAMPLES_PER_ROW, recipe.latent_size], [options.seed, 7])
+
+    # The loop.
+    started = time.monotonic()
+    with Progress(
+        recipe.steps, "steps", f"training {options.output.name}", mode=options.progress, done=start
+    ) as progress:
+        for number in range(start, recipe.steps):
+            metrics = step(
+                tf.constant(labelled.positions(number)), tf.constant(unlabelled.positions(number)), tf.constant(number)
+            )
+            done = number + 1
+            add_up(sums, metrics, done)
+            evaluate_now = done % options.evaluate_every == 0 or done == recipe.steps
+            if done % ROW_EVERY == 0 or evaluate_now:
+                row: Row = {"step": done, **{name: total / sums["count"] for name, total in sums.items()}}
+                del row["count"]
+                sums = {}
+                if evaluate_now and dataset.hidden is not None:
+                    row["hidden_accuracy"] = classifier.accuracy(dataset.hidden, HIDDEN_IMAGES)
+                    progress.note(f"accuracy on hidden labels {row['hidden_accuracy']:.4f}")
+                recorder.add(row)
+            if evaluate_now:
+                if state.generator is not None:
+                    recorder.add_samples(done, generate(state.generator, latent))
+                plot_curves(options.output / "curves.png", recorder.rows, f"{options.preset}, seed {options.seed}")
+            if done % options.checkpoint_every == 0 or done == recipe.steps:
+                seconds = elapsed_s + time.monotonic() - started
+                save_checkpoint(checkpoints, state, {**meta, "sums": sums, "elapsed_s": seconds}, done)
+            progress.advance(1)
+    recorder.close()
+
+    # The end: the only time that the test split is read.
+    test = None if dataset.test_source is None else load_test(dataset.test_source, data)
+    summary: Summary = {
+        "test_accuracy": None if test is None else classifier.accuracy(test),
+        "test_images": 0 if test is None else len(test.labels),
+        "hidden_accuracy": None if dataset.hidden is None else classifier.accuracy(dataset.hidden),
+        "preset": options.preset,
+        "labels": len(data.labels),
+        "unlabelled": len(data.unlabelled),
+        "skipped": len(dataset.skipped),
+        "seed": options.seed,
+        "steps": recipe.steps,
+        "seconds": elapsed_s + time.monotonic() - started,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "commit": meta["commit"],
+    }
+    write_text_atomically(options.output / "training.json", json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def open_run(options: Options) -> Summary | None:
+    """Makes the run's folder ready; returns the summary if the same run is finished there.
+
+    Raises:
+        InputError: The folder holds another run, or something else.
+    """
+    directory = options.output
+    config = directory / "config.json"
+    if options.overwrite and config.exists():
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    if not config.exists():
+        if any(directory.iterdir()):
+            raise InputError(f"--output {directory} holds other files and no config.json: choose another folder")
+        return None
+    known = json.loads(config.read_text())["options"]
+    wanted = options.identity()
+    different = sorted(name for name in wanted if known.get(name) != wanted[name])
+    if different:
+        name = different[0]
+        raise InputError(
+            f"--output {directory} holds a run with {name} {known.get(name)}, not {wanted[name]}: "
+            "choose another folder, or start over with --overwrite"
+        )
+    summary = directory / "training.json"
+    return json.loads(summary.read_text()) if summary.exists() else None
+
+
+def describe(options: Options, dataset: Dataset, kind: Kind) -> Summary:
+    """Returns what config.json and every checkpoint say about the run."""
+    spec = dataset.training.spec
+    return {
+        "name": options.output.name,
+        "options": options.identity(),
+        "classes": list(dataset.training.classes),
+        "input": dataclasses.asdict(spec),
+        "augment": kind,
+        "label_counts": np.bincount(dataset.training.labels, minlength=len(dataset.training.classes)).tolist(),
+        "commit": code_version(),
+        "tensorflow": tf.__version__,
+    }
+
+
+def resume(existing: list[Path], state: State) -> tuple[int, dict[str, float], float]:
+    """Loads the newest checkpoint; returns (steps done, metrics summed since the last row, seconds spent)."""
+    step = load_checkpoint(existing[-1], state)
+    meta = read_meta(existing[-1])
+    return step, meta["sums"], meta["elapsed_s"]
+
+
+def add_up(sums: dict[str, float], metrics: dict[str, tf.Tensor], step: int) -> None:
+    """Adds a step's metrics to the sums.
+
+    Raises:
+        TrainingError: One of them is not finite.
+    """
+    values = {name: float(value) for name, value in metrics.items()}
+    if not all(math.isfinite(value) for value in values.values()):
+        shown = ", ".join(f"{name} {value:g}" for name, value in values.items())
+        raise TrainingError(
+            f"training diverged in step {step}: {shown}; the last checkpoint is good, but the same run will diverge "
+            "again: try another --seed, or look for broken images"
+        )
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0.0) + value
+    sums["count"] = sums.get("count", 0.0) + 1.0
+
+
+def generate(generator: keras.Model, latent: tf.Tensor) -> Pixels:
+    """Returns G(latent) as uint8 [B, H, W, C], 0..255."""
+    images = generator(latent, training=False).numpy()
+    pixels: Pixels = np.clip(np.rint((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
+    return pixels
+
+
+def code_version() -> str:
+    """Returns the checkout's commit, with `-dirty` where files differ from it, or `unknown` outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def peak_memory_bytes() -> int:
+    """Returns the largest resident size of this process so far, TensorFlow's import included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
