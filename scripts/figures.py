@@ -43,6 +43,7 @@ class Options:
 def main() -> None:
     """Runs what is missing and writes the results after each run."""
     options = tyro.cli(Options, prog="python -m scripts.figures")
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     plan = [run for run in PLAN if run[0] in options.presets]
     with ThreadPoolExecutor(options.side_by_side) as pool:
         for _ in pool.map(lambda run: train(run, options.side_by_side), plan):

@@ -42,9 +42,6 @@ class Recipe:
     """Pseudo-label probabilities are raised to 1 / temperature and normalised; under 1 sharpens."""
     align: bool
     """Move the mean of the pseudo-labels to the class prior (distribution alignment, ReMixMatch)."""
-    mixup_alpha: float
-    """Half of the unlabelled images are blended with others, pseudo-labels too, in shares from Beta(alpha, alpha).
-    0: none. Keeps D from growing certain of its early mistakes (Zhang et al. 2018; Arazo et al. 2020)."""
     augment: bool
     """Augment the images that D classifies; the kind comes from `Options.augment`."""
     fused: bool
@@ -79,7 +76,6 @@ PRESETS: dict[str, Recipe] = {
         consistency_ramp_steps=0,
         temperature=1.0,
         align=False,
-        mixup_alpha=0.0,
         augment=False,
         fused=False,
         learning_rate=1e-3,
@@ -99,10 +95,10 @@ PRESETS["default"] = Recipe(
     # Separate real and fake batches through batch statistics cancel the moments that feature matching matches.
     norm="none",
     dropout=0.3,
-    steps=2500,
+    steps=3000,
     labelled_batch=32,
     # Many unlabelled images for each labelled one: the pile is where the information is.
-    unlabelled_batch=160,
+    unlabelled_batch=128,
     generated_batch=32,
     generator_loss="feature_matching",
     unsupervised_weight=0.3,
@@ -111,13 +107,12 @@ PRESETS["default"] = Recipe(
     # Soft targets: hard ones over a threshold freeze early mistakes (confirmation bias).
     temperature=0.5,
     align=True,
-    mixup_alpha=1.0,
     augment=True,
     # One pass of D over all images of a step instead of two.
     fused=True,
     learning_rate=2e-3,
     generator_learning_rate=1e-3,
-    adam_beta_1=0.5,
+    adam_beta_1=0.9,
     schedule="cosine",
     ema_decay=0.998,
 )

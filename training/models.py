@@ -67,7 +67,7 @@ def build_generator(spec: ImageSpec, recipe: Recipe, seed: int) -> keras.Model:
     latent = keras.Input((recipe.latent_size,), name="latent")
     net = _Seeded(seed)
     height, width = -(-spec.height // 4), -(-spec.width // 4)
-    start, middle, last = (256, 128, 64) if recipe.architecture == "book" else (128, 64, 32)
+    start, middle, last = (256, 128, 64) if recipe.architecture == "book" else (64, 32, 16)
     slope = 0.01 if recipe.architecture == "book" else 0.1
     x = net.dense(height * width * start, "project")(latent)
     x = layers.Reshape((height, width, start))(x)

@@ -101,7 +101,7 @@ def make_step(state: State, data: TrainingSet, recipe: Recipe, kind: Kind, seed:
 
     @tf.function(reduce_retracing=True)
     def step(labelled: tf.Tensor, unlabelled: tf.Tensor, number: tf.Tensor) -> Metrics:
-        seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int32), number]), 6)
+        seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int32), number]), 5)
         x, y = to_network_range(tf.gather(labelled_images, labelled)), tf.gather(labels, labelled)
         if recipe.augment:
             x = random_view(x, strong, kind, seeds[0])
@@ -114,8 +114,6 @@ def make_step(state: State, data: TrainingSet, recipe: Recipe, kind: Kind, seed:
                 pseudo_labels = make_pseudo_labels(state, random_view(u, weak, kind, seeds[1]), prior, recipe)
             if recipe.augment:
                 u = random_view(u, strong, kind, seeds[2])
-            if recipe.mixup_alpha and pseudo_labels is not None:
-                u, pseudo_labels = mix_half(u, pseudo_labels, recipe.mixup_alpha, seeds[5])
             z = tf.random.stateless_normal([recipe.generated_batch, recipe.latent_size], seeds[3])
             if recipe.fused:
                 metrics, real_features = update_fused(state, x, y, u, pseudo_labels, z, number, recipe)
@@ -189,13 +187,11 @@ def update_fused(
             metrics["loss_consistency"] = consistency
             metrics["pseudo_confidence"] = tf.reduce_mean(tf.reduce_max(pseudo_labels, axis=-1))
         if state.generator is not None:
-            # A blend of two images is not real: only those that were left alone count as such.
-            real_logits = parts[1][: real_count(recipe)]
-            unsupervised = losses.unsupervised_loss(real_logits, parts[2])
+            unsupervised = losses.unsupervised_loss(parts[1], parts[2])
             total += recipe.unsupervised_weight * unsupervised
-            metrics |= {"loss_unsupervised": unsupervised, **_real_and_fake(real_logits, parts[2])}
+            metrics |= {"loss_unsupervised": unsupervised, **_real_and_fake(parts[1], parts[2])}
     state.discriminator_optimizer.apply(tape.gradient(total, variables), variables)
-    return metrics, tf.split(features, sizes)[1][: real_count(recipe)]
+    return metrics, tf.split(features, sizes)[1]
 
 
 def update_generator(state: State, z: tf.Tensor, real_features: tf.Tensor, recipe: Recipe) -> Metrics:
@@ -222,29 +218,6 @@ def make_pseudo_labels(state: State, weak_views: tf.Tensor, prior: tf.Tensor, re
         mean.assign(ALIGNMENT_DECAY * mean + (1.0 - ALIGNMENT_DECAY) * tf.reduce_mean(probabilities, axis=0))
         probabilities = losses.align(probabilities, prior, mean)
     return losses.sharpen(probabilities, recipe.temperature)
-
-
-def mix_half(u: tf.Tensor, pseudo_labels: tf.Tensor, alpha: float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Blends the second half of a batch with the first: x <- s x + (1 - s) x', y <- s y + (1 - s) y', s >= 1/2.
-
-    Args:
-        u: float32 [B, H, W, C], in random order.
-        pseudo_labels: float32 [B, K].
-        alpha: s is drawn for each image from Beta(alpha, alpha), or 1 - s where that is larger (Zhang et al. 2018).
-        seed: int32 [2].
-    """
-    half = u.shape[0] // 2
-    gammas = tf.random.stateless_gamma([2, half], seed, alpha)
-    share = tf.maximum(gammas[0], gammas[1]) / tf.maximum(gammas[0] + gammas[1], 1e-12)
-    image_share, label_share = tf.reshape(share, [-1, 1, 1, 1]), tf.reshape(share, [-1, 1])
-    mixed = image_share * u[-half:] + (1.0 - image_share) * u[:half]
-    labels = label_share * pseudo_labels[-half:] + (1.0 - label_share) * pseudo_labels[:half]
-    return tf.concat([u[:-half], mixed], axis=0), tf.concat([pseudo_labels[:-half], labels], axis=0)
-
-
-def real_count(recipe: Recipe) -> int:
-    """Returns how many of a step's unlabelled images stay as they are."""
-    return recipe.unlabelled_batch - (recipe.unlabelled_batch // 2 if recipe.mixup_alpha else 0)
 
 
 def move_teacher(state: State, number: tf.Tensor, recipe: Recipe) -> None:

@@ -23,11 +23,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from prelabel.progress import Progress
 
 from prelabel.errors import InputError, TrainingError
 from prelabel.files import write_text_atomically
 from prelabel.images import Pixels
+from prelabel.progress import Progress
 from training.augment import Kind, choose_kind
 from training.batches import BalancedSampler, EpochSampler
 from training.checkpoint import list_checkpoints, load_checkpoint, read_meta, save_checkpoint

@@ -24,13 +24,13 @@ def test_views_depend_on_the_seed_alone_and_stay_in_range(kind: str, strength: i
 
 
 def test_a_view_without_freedom_is_the_image_itself() -> None:
-    still = View(0, 0, 0, 0, 0, 0)
+    still = View(0, 0, 0, 0, 0, 0, 0)
     np.testing.assert_allclose(random_view(images(), still, "digits", tf.constant([0, 0])), images(), atol=1e-5)
     assert random_view(images(), VIEWS["digits"][1], "none", tf.constant([0, 0])) is not None
 
 
 def test_a_shift_moves_the_content_by_at_most_its_limit() -> None:
-    view = View(2 / 16, 0, 0, 0, 0, 0)
+    view = View(2 / 16, 0, 0, 0, 0, 0, 0)
     moved = random_view(images(64), view, "digits", tf.constant([0, 3])).numpy()
     rows = np.where((moved > -0.99).any(axis=(2, 3)))
     assert rows[1].min() >= 5 - 2
@@ -54,3 +54,11 @@ def test_the_kind_comes_from_the_borders() -> None:
     photographs = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3)).astype(np.uint8)
     assert choose_kind(plain) == "digits"
     assert choose_kind(photographs) == "natural"
+
+
+def test_an_elastic_view_bends_but_keeps_the_amount_of_ink() -> None:
+    view = View(0, 0, 0, 0, 0, elastic=0.04, tone=0)
+    plain, bent = images(64).numpy(), random_view(images(64), view, "digits", tf.constant([0, 5])).numpy()
+    assert (np.abs(bent - plain).mean(axis=(1, 2, 3)) > 0.01).all()
+    np.testing.assert_allclose((bent + 1).mean(), (plain + 1).mean(), rtol=0.1)
+    assert (bent[:, :2] == -1).all()
