@@ -1,17 +1,17 @@
-# Every target sets up what it needs. Variables: make train NAME=mine DATA=path/to/data LABELS=100 PRESET=default SEED=0
+# Every target sets up what it needs. Variables (of the command line, not of the environment): make train NAME=mine DATA=path/to/data LABELS=100 PRESET=default SEED=0
 PYTHON ?= python3
 VENV   ?= .venv
-NAME   ?= mnist
-DATA   ?= data/mnist
-LABELS ?= 100
-PRESET ?= default
-SEED   ?= 0
-DEVICE ?= auto
-HOST   ?= 127.0.0.1
-PORT   ?= 50051
-INPUT  ?= data/mnist/train-images-idx3-ubyte.gz
-OUTPUT ?= runs/$(NAME)/predictions
-ARGS   ?=
+NAME    = mnist
+DATA    = data/mnist
+LABELS  = 100
+PRESET  = default
+SEED    = 0
+DEVICE  = auto
+HOST    = 127.0.0.1
+PORT    = 50051
+INPUT   = data/mnist/train-images-idx3-ubyte.gz
+OUTPUT  = runs/$(NAME)/predictions
+ARGS    =
 
 RUN := runs/$(NAME)
 BIN := $(VENV)/bin
@@ -20,6 +20,8 @@ PY  := $(BIN)/python
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
+# Goals build on each other: make train export.
+.NOTPARALLEL:
 .PHONY: help setup demo train export serve prelabel test check lint format types imports unit integration e2e \
         proto proto-check lock image image-check figures docs clean
 
@@ -36,10 +38,10 @@ $(VENV)/.installed: locks/dev.txt pyproject.toml
 	touch $@
 
 demo: setup ## the whole line on the embedded MNIST: train, export, serve, pre-label 60,000 images; results in runs/demo
-	$(PY) -m scripts.demo
+	$(PY) -m scripts.demo $(ARGS)
 
 train: setup ## train on DATA with LABELS labels into runs/NAME; resumes an interrupted run
-	$(PY) -m training --data $(DATA) --labels $(LABELS) --preset $(PRESET) --seed $(SEED) --output $(RUN) $(ARGS)
+	$(PY) -m training --data $(DATA) $(if $(LABELS),--labels $(LABELS)) --preset $(PRESET) --seed $(SEED) --output $(RUN) $(ARGS)
 
 export: setup ## turn runs/NAME into a verified model bundle runs/NAME/bundle
 	$(PY) -m export --run $(RUN) $(ARGS)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from prelabel.bundle import MODEL_FILE, Bundle, load_bundle
 from prelabel.errors import DeviceError, InputError
 from prelabel.images import Pixels
-from prelabel.predictions import PredictionBatch
+from prelabel.predictions import PredictionBatch, from_model
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class OnnxEngine:
         check_images(images, self.bundle)
         names = [self.bundle.probabilities_name, self.bundle.realness_name]
         probabilities, realness = self.session.run(names, {self.bundle.input_name: images})
-        return PredictionBatch(probabilities, realness, self.bundle.model_id)
+        return from_model(probabilities, realness, self.bundle.model_id)
 
 
 def check_images(images: NDArray[Any], bundle: Bundle) -> None:

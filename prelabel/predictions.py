@@ -73,6 +73,27 @@ class PredictionBatch:
                 )
 
 
+def from_model(probabilities: NDArray[np.float32], realness: NDArray[np.float32], model_id: str) -> PredictionBatch:
+    """Returns a model's raw outputs as predictions; rows that are not finite become errors.
+
+    Args:
+        probabilities: float32 [B, K].
+        realness: float32 [B].
+        model_id: The model that made them.
+    """
+    broken = ~(np.isfinite(probabilities).all(axis=1) & np.isfinite(realness))
+    if not broken.any():
+        return PredictionBatch(probabilities, realness, model_id)
+    # The most probable class of NaNs would be the first one.
+    message = "the model's answer is not a number (NaN or infinite)"
+    return PredictionBatch(
+        np.where(broken[:, None], np.float32(np.nan), probabilities),
+        np.where(broken, np.float32(np.nan), realness),
+        model_id,
+        {int(i): message for i in np.flatnonzero(broken)},
+    )
+
+
 def with_failures(batch: PredictionBatch, errors: dict[int, str], total: int) -> PredictionBatch:
     """Spreads the predictions of the good items over `total` rows and puts `errors` in the others.
 

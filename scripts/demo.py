@@ -2,7 +2,7 @@
 
 Trains on 100 labels, exports, serves on a free loopback port, pre-labels the 60,000 training images through the server,
 stops it, and compares with the labels that were hidden from everything before. Results lie in runs/demo; an interrupted
-demo goes on where it was, a finished one starts over.
+demo goes on where it was, a finished one starts over. `--record` keeps the figures and pictures for the README.
 """
 
 import json
@@ -21,6 +21,7 @@ from prelabel.errors import PrelabelError
 from prelabel.files import write_text_atomically
 from prelabel.sources import IdxSource
 from prelabel.table import read_predictions
+from scripts.provenance import provenance
 
 DATA = Path("data/mnist")
 RUN = Path("runs/demo")
@@ -53,6 +54,8 @@ def main() -> None:
             server.send_signal(signal.SIGTERM)
     summary = summarise(images, time.monotonic() - started)
     print(json.dumps(summary, indent=2))
+    if "--record" in sys.argv[1:]:
+        record(summary)
     print(f"pictures: {RUN}/curves.png, {RUN}/samples.png, {RUN}/contact_sheet.png")
 
 
@@ -109,6 +112,17 @@ def summarise(images: Path, wall_s: float) -> dict[str, object]:
     }
     write_text_atomically(RUN / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def record(summary: dict[str, object]) -> None:
+    """Keeps the figures and pictures for the README."""
+    write_text_atomically(
+        Path("docs/results/demo.json"), json.dumps({**provenance("make demo"), **summary}, indent=2) + "\n"
+    )
+    pictures = Path("docs/images")
+    pictures.mkdir(parents=True, exist_ok=True)
+    for name in ("contact_sheet.png", "curves.png", "samples.png"):
+        shutil.copyfile(RUN / name, pictures / name)
 
 
 if __name__ == "__main__":

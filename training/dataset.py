@@ -78,7 +78,12 @@ def load_dataset(
         InputError: No or one class, no images, or a class with fewer labels than asked for.
     """
     train, test = find_splits(path)
-    samples = list(train.read(0, len(train)))
+    spread = set(np.linspace(0, len(train) - 1, min(len(train), max_unlabelled)).round().astype(int).tolist())
+    samples, in_pile = [], []
+    for position, sample in enumerate(train.read(0, len(train))):
+        if sample.label is not None or position in spread:  # all else of a huge pile is not kept in memory
+            samples.append(sample)
+            in_pile.append(position in spread)
     classes = class_names(sample.label for sample in samples if sample.label is not None)
     if len(classes) < 2:
         raise InputError(
@@ -90,8 +95,7 @@ def load_dataset(
     pile = np.flatnonzero(labels == UNLABELLED)
     if label_count is not None or len(pile) == 0:
         # Labels are hidden, or there is no pile: every training image is part of it.
-        pile = np.arange(len(samples))
-    pile = pile[np.linspace(0, len(pile) - 1, min(len(pile), max_unlabelled)).round().astype(np.int64)]
+        pile = np.flatnonzero(in_pile)
     images, failed = _decode(samples, np.union1d(pile, np.flatnonzero(labels != UNLABELLED)), spec)
     bad = np.fromiter(failed, np.int64)
     labels[bad] = UNLABELLED

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class PrelabelServiceStub(object):
-    """Classifies images with the one model that the server holds.
+    """Classifies images with the one model that the server holds. Requests and responses hold at most 64 MiB.
     """
 
     def __init__(self, channel):
@@ -53,7 +53,7 @@ class PrelabelServiceStub(object):
 
 
 class PrelabelServiceServicer(object):
-    """Classifies images with the one model that the server holds.
+    """Classifies images with the one model that the server holds. Requests and responses hold at most 64 MiB.
     """
 
     def GetModel(self, request, context):
@@ -72,7 +72,10 @@ class PrelabelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PredictStream(self, request_iterator, context):
-        """Predict for many batches in flight. Exactly one response per request, in the order of the requests.
+        """Predict for many batches in flight. Exactly one response per request, in the order of the requests. A bad request
+        ends the stream with INVALID_ARGUMENT, after the answers to the requests before it. A server that stops answers what
+        it has read and ends the stream with UNAVAILABLE: send the unanswered requests again. The server reads at most 8
+        requests ahead of its answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +108,7 @@ def add_PrelabelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PrelabelService(object):
-    """Classifies images with the one model that the server holds.
+    """Classifies images with the one model that the server holds. Requests and responses hold at most 64 MiB.
     """
 
     @staticmethod

@@ -30,7 +30,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PrelabelServiceStub:
-    """Classifies images with the one model that the server holds."""
+    """Classifies images with the one model that the server holds. Requests and responses hold at most 64 MiB."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -43,11 +43,15 @@ class PrelabelServiceStub:
     INVALID_ARGUMENT for the whole request.
     """
     PredictStream: _grpc.StreamStreamMultiCallable[_prelabel_pb2.PredictRequest, _prelabel_pb2.PredictResponse]
-    """Predict for many batches in flight. Exactly one response per request, in the order of the requests."""
+    """Predict for many batches in flight. Exactly one response per request, in the order of the requests. A bad request
+    ends the stream with INVALID_ARGUMENT, after the answers to the requests before it. A server that stops answers what
+    it has read and ends the stream with UNAVAILABLE: send the unanswered requests again. The server reads at most 8
+    requests ahead of its answers.
+    """
 
 @_typing.type_check_only
 class PrelabelServiceAsyncStub(PrelabelServiceStub):
-    """Classifies images with the one model that the server holds."""
+    """Classifies images with the one model that the server holds. Requests and responses hold at most 64 MiB."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetModel: _aio.UnaryUnaryMultiCallable[_prelabel_pb2.GetModelRequest, _prelabel_pb2.GetModelResponse]  # type: ignore[assignment]
@@ -57,10 +61,14 @@ class PrelabelServiceAsyncStub(PrelabelServiceStub):
     INVALID_ARGUMENT for the whole request.
     """
     PredictStream: _aio.StreamStreamMultiCallable[_prelabel_pb2.PredictRequest, _prelabel_pb2.PredictResponse]  # type: ignore[assignment]
-    """Predict for many batches in flight. Exactly one response per request, in the order of the requests."""
+    """Predict for many batches in flight. Exactly one response per request, in the order of the requests. A bad request
+    ends the stream with INVALID_ARGUMENT, after the answers to the requests before it. A server that stops answers what
+    it has read and ends the stream with UNAVAILABLE: send the unanswered requests again. The server reads at most 8
+    requests ahead of its answers.
+    """
 
 class PrelabelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Classifies images with the one model that the server holds."""
+    """Classifies images with the one model that the server holds. Requests and responses hold at most 64 MiB."""
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -86,6 +94,10 @@ class PrelabelServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_prelabel_pb2.PredictRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_prelabel_pb2.PredictResponse], _abc.AsyncIterator[_prelabel_pb2.PredictResponse]]:
-        """Predict for many batches in flight. Exactly one response per request, in the order of the requests."""
+        """Predict for many batches in flight. Exactly one response per request, in the order of the requests. A bad request
+        ends the stream with INVALID_ARGUMENT, after the answers to the requests before it. A server that stops answers what
+        it has read and ends the stream with UNAVAILABLE: send the unanswered requests again. The server reads at most 8
+        requests ahead of its answers.
+        """
 
 def add_PrelabelServiceServicer_to_server(servicer: PrelabelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

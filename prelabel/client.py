@@ -1,0 +1,287 @@
+"""The client of a prelabel server: arrays in, predictions out; deadlines, retries and streams are its business.
+
+    with PrelabelClient("127.0.0.1:50051") as client:
+        model = client.model()
+        for batch in client.predict_stream(batches):
+            for prediction in batch.rows(model.classes):
+                print(prediction.label, prediction.confidence)
+
+Messages of gRPC and protobuf do not leave this file.
+"""
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Literal, Self, TypeVar, cast
+
+import grpc
+import numpy as np
+
+from prelabel.duplex import Duplex, StalledError
+from prelabel.errors import (
+    InputError,
+    OverloadedError,
+    PrelabelError,
+    RemoteError,
+    ServerUnavailableError,
+)
+from prelabel.images import ImageSpec, Pixels
+from prelabel.predictions import PredictionBatch
+from prelabel.retry import Backoff
+from prelabel.v1 import prelabel_pb2 as pb
+from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
+
+MAX_MESSAGE_BYTES = 64 << 20
+"""Largest request and response, on both sides: a few hundred large images; gRPC's own limit of 4 MiB is too small."""
+
+Images = Pixels | Sequence[bytes]
+"""uint8 [B, H, W, C], 0..255, of the model's H, W and C; or B image files (PNG, JPEG, ...) of any size."""
+
+_ERRORS: dict[grpc.StatusCode, type[PrelabelError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InputError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
+    grpc.StatusCode.UNAVAILABLE: ServerUnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: ServerUnavailableError,
+}
+"""What a status means; everything else is a `RemoteError`."""
+
+_RETRIED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
+"""Status of requests that the server did not carry out, and may carry out later."""
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # gRPC would wait up to two minutes before it looks for a server again that went away.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # A peer that vanished without a word (power, network) is noticed.
+    ("grpc.keepalive_time_ms", 60_000),
+)
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model that a server holds."""
+
+    model_id: str
+    """Identity of the model, derived from its bundle's content."""
+    name: str
+    """Name given at training time."""
+    classes: tuple[str, ...]
+    """Class names; the position is the label index."""
+    input: ImageSpec
+    """The tensor that the model takes for one image."""
+    execution_provider: str
+    """What runs the model, for example `CPUExecutionProvider`."""
+    max_request_images: int
+    """Most images that one request may hold."""
+
+
+class PrelabelClient:
+    """A connection to one server; safe to use from several threads. Close it, or use it as a context manager.
+
+    Every call has a deadline, and is tried again for up to `retry_for_s` where the server is away or overloaded.
+
+    Args:
+        address: `HOST:PORT` of the server.
+        timeout_s: Longest wait for one answer.
+        retry_for_s: For how long, since the first failure, a call is tried again; 0: never.
+        sleep: Replaces `time.sleep` between tries.
+        clock: Replaces `time.monotonic`.
+        uniform: Replaces `random.random` for the jitter.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:50051",
+        *,
+        timeout_s: float = 60.0,
+        retry_for_s: float = 60.0,
+        sleep: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        host, _, port = address.rpartition(":")
+        if not host or not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
+            raise InputError(f"server address {address!r} is not HOST:PORT, for example 127.0.0.1:50051")
+        self.address = address
+        self._timeout_s = timeout_s
+        self._new_backoff = partial(Backoff, retry_for_s, sleep, clock, uniform)
+        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._stub = PrelabelServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection and what is in flight on it."""
+        self._channel.close()
+
+    def model(self) -> ModelInfo:
+        """Asks what the server's model is.
+
+        Raises:
+            ServerUnavailableError: No server answers, or it holds no model.
+            RemoteError: What answers is no prelabel server, or failed.
+        """
+        response = self._call(self._stub.GetModel, pb.GetModelRequest())
+        spec = response.input
+        return ModelInfo(
+            model_id=response.model_id,
+            name=response.name,
+            classes=tuple(response.classes),
+            input=ImageSpec(spec.height, spec.width, cast(Literal[1, 3], spec.channels), spec.resize_rule),
+            execution_provider=response.execution_provider,
+            max_request_images=response.max_request_images,
+        )
+
+    def predict(self, images: Images) -> PredictionBatch:
+        """Classifies one batch of at most `ModelInfo.max_request_images` images.
+
+        Returns:
+            One row for each image; a file that cannot be decoded is an error of its row.
+
+        Raises:
+            InputError: The images have another shape or dtype than the model takes, or are too many.
+            OverloadedError: The server's queue stayed full for `retry_for_s`.
+            ServerUnavailableError: No server answered within `timeout_s`, or for `retry_for_s`.
+            RemoteError: The server failed.
+        """
+        return _batch(self._call(self._stub.Predict, _request(images)), len(images))
+
+    def predict_stream(self, batches: Iterable[Images], window: int = 8) -> Iterator[PredictionBatch]:
+        """Classifies many batches, `window` of them in flight, and yields the answers in the order of the batches.
+
+        `batches` is read in the caller's thread, never more than `window` ahead of the answers. Where the server goes
+        away or is overloaded in mid-stream, the unanswered batches are sent again: none is lost and none comes twice.
+
+        Args:
+            batches: See `predict`.
+            window: Most batches that are sent and unanswered: 8 keep a server busy over a network.
+
+        Raises:
+            InputError: As `predict`; where the server finds it, after the answers to earlier batches.
+            OverloadedError: As `predict`.
+            ServerUnavailableError: As `predict`; a stream has the time anew after every answer.
+            RemoteError: The server failed, or began to answer with another model.
+        """
+        if window < 1:
+            raise InputError(f"window is {window}: at least 1 batch must be in flight")
+        source = ((_request(images, str(number)), len(images)) for number, images in enumerate(batches))
+        unanswered: deque[tuple[pb.PredictRequest, int]] = deque()
+        exhausted = False
+        model_id: str | None = None
+        backoff = self._new_backoff()
+        while unanswered or not exhausted:
+            stream: Duplex[pb.PredictRequest, pb.PredictResponse] = Duplex(self._stub.PredictStream, self._timeout_s)
+            try:
+                for request, _ in unanswered:
+                    stream.send(request)
+                if exhausted:
+                    stream.end()
+                while unanswered or not exhausted:
+                    while not exhausted and len(unanswered) < window:
+                        if (item := next(source, None)) is None:
+                            exhausted = True
+                            stream.end()
+                        else:
+                            unanswered.append(item)
+                            stream.send(item[0])
+                    if not unanswered:
+                        break
+                    response = stream.receive()
+                    request, count = unanswered[0]
+                    if response is None or response.request_id != request.request_id:
+                        raise RemoteError(f"{self.address} left out the answer to batch {request.request_id}")
+                    batch = _batch(response, count)
+                    if model_id not in (None, batch.model_id):
+                        raise RemoteError(
+                            f"{self.address} changed its model from {model_id} to {batch.model_id} in mid-stream at "
+                            f"batch {request.request_id}: start again to have one model's answers"
+                        )
+                    model_id = batch.model_id
+                    unanswered.popleft()
+                    backoff.succeeded()
+                    yield batch
+            except grpc.RpcError as error:
+                self._recover(error, backoff)
+            except StalledError as error:
+                raise ServerUnavailableError(self._stalled_message()) from error
+            finally:
+                stream.close()
+
+    def _call(self, rpc: Callable[..., ResponseT], request: RequestT) -> ResponseT:
+        backoff = self._new_backoff()
+        while True:
+            try:
+                return rpc(request, timeout=self._timeout_s)
+            except grpc.RpcError as error:
+                self._recover(error, backoff)
+
+    def _recover(self, error: grpc.RpcError, backoff: Backoff) -> None:
+        """Sleeps and returns if the call is worth another try; else raises what the status means."""
+        code: grpc.StatusCode = error.code()
+        if code in _RETRIED and backoff.wait():
+            return
+        kind = _ERRORS.get(code, RemoteError)
+        details = " ".join(str(error.details()).split())[:500]
+        tried = f"tried {backoff.failures} times in {backoff.elapsed_s:.0f} s"
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            message = self._stalled_message()
+        elif kind is InputError:
+            message = details
+        elif kind is OverloadedError:
+            message = f"the server at {self.address} is overloaded ({tried}): {details}"
+        elif kind is ServerUnavailableError:
+            message = f"no prelabel server answers at {self.address} ({tried}): start one with `make serve` ({details})"
+        else:
+            message = f"the server at {self.address} failed: {code.name}: {details}"
+        raise kind(message) from error
+
+    def _stalled_message(self) -> str:
+        return (
+            f"the server at {self.address} did not answer within {self._timeout_s:g} s: is it overloaded, or not a "
+            "prelabel server? Start one with `make serve`, or allow more time"
+        )
+
+
+def _request(images: Images, request_id: str = "") -> pb.PredictRequest:
+    if len(images) == 0:
+        raise InputError("a batch of no images was given: at least 1 wanted")
+    if isinstance(images, np.ndarray):
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise InputError(f"images are {images.dtype} {list(images.shape)}: uint8 [B, H, W, C] (0..255) wanted")
+        tensor = pb.ImageTensor(shape=images.shape, dtype=pb.DATA_TYPE_UINT8, data=images.tobytes())
+        request = pb.PredictRequest(request_id=request_id, tensor=tensor)
+    else:
+        request = pb.PredictRequest(request_id=request_id, encoded=pb.EncodedImages(images=images))
+    if (size_bytes := request.ByteSize()) > MAX_MESSAGE_BYTES:
+        raise InputError(
+            f"{len(images)} images make a request of {size_bytes} bytes, over the limit of {MAX_MESSAGE_BYTES}: "
+            "give smaller batches"
+        )
+    return request
+
+
+def _batch(response: pb.PredictResponse, count: int) -> PredictionBatch:
+    realness = np.array(response.realness, np.float32)
+    probabilities = np.array(response.probabilities, np.float32)
+    if len(realness) != count or len(probabilities) % count:
+        raise RemoteError(
+            f"the server answered {len(realness)} rows and {len(probabilities)} probabilities for {count} images"
+        )
+    errors = {error.index: error.message for error in response.errors}
+    return PredictionBatch(probabilities.reshape(count, -1), realness, response.model_id, errors)

@@ -1,0 +1,78 @@
+"""The one table from prelabel's errors to gRPC status, and the interceptor that applies it to every call."""
+
+import logging
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from prelabel.errors import InputError, OverloadedError, ServerUnavailableError
+
+logger = logging.getLogger(__name__)
+
+STATUS: dict[type[Exception], grpc.StatusCode] = {
+    InputError: grpc.StatusCode.INVALID_ARGUMENT,
+    OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ServerUnavailableError: grpc.StatusCode.UNAVAILABLE,
+    TimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+"""What a caller may read; subclasses go with their parents. Everything else is INTERNAL and stays in the log."""
+
+
+def to_status(error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
+    """Returns the status code and the details for an error; logs with an id what the caller must not see."""
+    for ancestor in type(error).__mro__:
+        if ancestor in STATUS:
+            return STATUS[ancestor], str(error)
+    error_id = uuid.uuid4().hex
+    logger.error("internal error", exc_info=error, extra={"error_id": error_id, "method": method})
+    return grpc.StatusCode.INTERNAL, f"internal error {error_id}: the server's log has the details under this id"
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Ends the calls of one service that raise with the status of their error."""
+
+    def __init__(self, service: str) -> None:
+        self._prefix = f"/{service}/"
+
+    async def intercept_service(
+        self, continuation: Callable[..., Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Wraps the handlers of the service: unary and bidirectional ones, the kinds that the API has."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith(self._prefix):
+            return handler
+        serializers = (handler.request_deserializer, handler.response_serializer)
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, method), *serializers)
+        return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream, method), *serializers)
+
+
+def _unary(handle: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Any]:
+    async def call(request: Any, context: Any) -> Any:
+        try:
+            return await handle(request, context)
+        except Exception as error:  # the boundary: nothing may leave but a status
+            code, details = to_status(error, method)
+        await context.abort(code, details)
+
+    return call
+
+
+def _stream(handle: Callable[..., Any], method: str) -> Callable[..., Any]:
+    async def call(requests: AsyncIterator[Any], context: Any) -> None:
+        try:
+            # Closed here and not by the garbage collector: a client that leaves frees its requests at once.
+            async with aclosing(handle(requests, context)) as responses:
+                async for response in responses:
+                    await context.write(response)
+            return
+        except Exception as error:  # the boundary: nothing may leave but a status
+            code, details = to_status(error, method)
+        await context.abort(code, details)
+
+    return call

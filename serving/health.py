@@ -1,0 +1,89 @@
+"""grpc.health.v1, both ends: the servicer, and `python -m serving.health` for containers (exit status 0 or 1)."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import tyro
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from serving.service import SERVICE
+
+_Status = health_pb2.HealthCheckResponse
+
+
+class Health:
+    """Servicer of grpc.health.v1 for a server that serves until it stops, and then never again.
+
+    A watcher is told that the server stops and its call ends: grpcio's own servicer keeps such calls open, so that one
+    watcher would hold a stopping server for its whole grace period.
+    """
+
+    def __init__(self, services: Sequence[str], serving: bool) -> None:
+        self._services = {"", *services}
+        self._serving = serving
+        self._stopped = asyncio.Event()
+
+    def stop(self) -> None:
+        """Says NOT_SERVING from now on."""
+        self._stopped.set()
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Answers for one service; NOT_FOUND for a name that is not served here."""
+        if request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service!r} here")
+        return self._status()
+
+    async def List(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Answers for all services."""
+        return health_pb2.HealthListResponse(statuses={service: self._status() for service in self._services})
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        """Answers at once, and again when the server stops."""
+        known = request.service in self._services
+        yield self._status() if known else _Status(status=_Status.SERVICE_UNKNOWN)
+        if self._stopped.is_set():
+            return
+        await self._stopped.wait()
+        if known:
+            yield self._status()
+
+    def _status(self) -> Any:
+        serving = self._serving and not self._stopped.is_set()
+        return _Status(status=_Status.SERVING if serving else _Status.NOT_SERVING)
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Asks a prelabel server whether it can answer; exit status 0 if so, else 1."""
+
+    address: str = "127.0.0.1:50051"
+    """HOST:PORT of the server."""
+    timeout_s: float = 3.0
+    """How long to wait: less than the 5 s that container engines usually grant a check."""
+
+
+def check(options: CheckOptions) -> str:
+    """Returns SERVING, NOT_SERVING, or why there is no answer."""
+    with grpc.insecure_channel(options.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=options.timeout_s)
+        except grpc.RpcError as error:
+            return f"no answer: {error.code().name}: {error.details()}"
+    return str(_Status.ServingStatus.Name(answer.status))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the server's health; returns the exit status."""
+    options = tyro.cli(CheckOptions, prog="python -m serving.health", args=arguments)
+    health = check(options)
+    print(f"{options.address}: {health}")
+    return 0 if health == "SERVING" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

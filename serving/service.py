@@ -1,0 +1,162 @@
+"""prelabel.v1.PrelabelService: protobuf to arrays and back, and nothing else."""
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+import numpy as np
+
+from prelabel.client import MAX_MESSAGE_BYTES
+from prelabel.engine import Engine, check_images
+from prelabel.errors import InputError, ServerUnavailableError
+from prelabel.images import Pixels
+from prelabel.predictions import PredictionBatch, with_failures
+from prelabel.v1 import prelabel_pb2 as pb
+from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceServicer, add_PrelabelServiceServicer_to_server
+from serving.batcher import Batcher
+from serving.decoder import Decoder
+from serving.streams import OrderedStreams
+
+SERVICE = "prelabel.v1.PrelabelService"
+
+MAX_REQUEST_IMAGES = 4096
+"""Batches of a few hundred images already carry the engine's full rate; more per request only delays other callers."""
+
+STREAM_WINDOW = 8
+"""Requests of one stream in flight: hides network and batching from a bulk client, holds little for a slow one."""
+
+_MESSAGE_RESERVE_BYTES = 1 << 20
+"""What a full request or response may hold beside its numbers."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model and what answers for it."""
+
+    engine: Engine
+    batcher: Batcher
+    decoder: Decoder
+
+    @property
+    def max_request_images(self) -> int:
+        """Images of the largest request that fits a message, its answer included."""
+        bundle = self.engine.bundle
+        # Per image an answer has K probabilities and three numbers of at most 5 bytes, at worst an error message.
+        answer_bytes = 4 * len(bundle.classes) + 512
+        image_bytes = max(math.prod(bundle.input.shape), answer_bytes)
+        return min(MAX_REQUEST_IMAGES, (MAX_MESSAGE_BYTES - _MESSAGE_RESERVE_BYTES) // image_bytes)
+
+
+class PrelabelService(PrelabelServiceServicer):
+    """Answers for one model, or says that there is none. Errors are raised; `serving.errors` turns them into status."""
+
+    def __init__(self, model: Model | None) -> None:
+        self._model = model
+        self._streams: OrderedStreams[pb.PredictRequest, pb.PredictResponse] = OrderedStreams(STREAM_WINDOW)
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Registers the service with a server that has not started."""
+        add_PrelabelServiceServicer_to_server(self, server)
+
+    def drain(self) -> None:
+        """Ends the streams after what they have read; calls in flight go on."""
+        self._streams.drain()
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:  # noqa: N802
+        """Describes the model."""
+        model = self._loaded()
+        bundle = model.engine.bundle
+        return pb.GetModelResponse(
+            model_id=bundle.model_id,
+            name=bundle.name,
+            classes=bundle.classes,
+            input=pb.ImageSpec(
+                height=bundle.input.height,
+                width=bundle.input.width,
+                channels=bundle.input.channels,
+                resize_rule=bundle.input.resize_rule,
+            ),
+            execution_provider=model.engine.execution_provider,
+            max_request_images=model.max_request_images,
+        )
+
+    async def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:  # noqa: N802
+        """Answers one batch."""
+        model = self._loaded()
+        images, errors, total = await _images(request, model)
+        if len(images):
+            answer = await model.batcher.predict(images, context.time_remaining())
+        else:
+            classes = len(model.engine.bundle.classes)
+            answer = PredictionBatch(
+                np.empty((0, classes), np.float32), np.empty(0, np.float32), model.engine.bundle.model_id
+            )
+        return _response(request.request_id, with_failures(answer, errors, total))
+
+    async def PredictStream(  # noqa: N802
+        self, request_iterator: Any, context: Any
+    ) -> AsyncIterator[pb.PredictResponse]:
+        """Answers many batches, several at a time, in order."""
+
+        async def answer_one(request: pb.PredictRequest) -> pb.PredictResponse:
+            return await self.Predict(request, context)
+
+        async with aclosing(self._streams.answer(request_iterator, answer_one)) as responses:
+            async for response in responses:
+                yield response
+
+    def _loaded(self) -> Model:
+        if self._model is None:
+            raise ServerUnavailableError("the server holds no model: start it with --model BUNDLE_DIRECTORY")
+        return self._model
+
+
+async def _images(request: pb.PredictRequest, model: Model) -> tuple[Pixels, dict[int, str], int]:
+    """Returns uint8 [G, H, W, C] of the usable images, position -> error of the others, and how many were given."""
+    kind = request.WhichOneof("images")
+    if kind == "tensor":
+        _check_count(request.tensor.shape[0] if request.tensor.shape else 0, model)
+        images = _tensor(request.tensor)
+        check_images(images, model.engine.bundle)
+        return images, {}, len(images)
+    if kind == "encoded":
+        files = request.encoded.images
+        _check_count(len(files), model)
+        images, errors = await model.decoder.decode(files)
+        return images, errors, len(files)
+    raise InputError("the request holds no images: set `tensor` or `encoded`")
+
+
+def _check_count(count: int, model: Model) -> None:
+    limit = model.max_request_images
+    if not 1 <= count <= limit:
+        raise InputError(f"the request holds {count} images: 1 to {limit} wanted (max_request_images of GetModel)")
+
+
+def _tensor(tensor: pb.ImageTensor) -> Pixels:
+    if len(tensor.shape) != 4:
+        raise InputError(f"the tensor has {len(tensor.shape)} dimensions: 4 wanted, [B, H, W, C]")
+    shape = list(tensor.shape)
+    if tensor.dtype != pb.DATA_TYPE_UINT8:
+        given = pb.DataType.Name(tensor.dtype) if tensor.dtype in pb.DataType.values() else str(tensor.dtype)
+        raise InputError(f"the tensor's dtype is {given}: DATA_TYPE_UINT8 (pixels 0..255, not scaled) wanted")
+    if len(tensor.data) != math.prod(shape):
+        raise InputError(
+            f"the tensor's data has {len(tensor.data)} bytes, but shape {shape} of uint8 has {math.prod(shape)}"
+        )
+    return np.frombuffer(tensor.data, np.uint8).reshape(shape)
+
+
+def _response(request_id: str, batch: PredictionBatch) -> pb.PredictResponse:
+    return pb.PredictResponse(
+        request_id=request_id,
+        model_id=batch.model_id,
+        probabilities=batch.probabilities.ravel().tolist(),
+        realness=batch.realness.tolist(),
+        label_index=batch.label_index.tolist(),
+        confidence=batch.confidence.tolist(),
+        errors=[pb.ItemError(index=i, message=message) for i, message in batch.errors.items()],
+    )

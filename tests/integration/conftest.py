@@ -1,0 +1,30 @@
+"""One real server for all tests that do not stop it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from prelabel.client import PrelabelClient
+from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
+from support.servers import RunningServer, run_server
+
+
+@pytest.fixture(scope="session")
+def server(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with run_server(tiny_bundle, tmp_path_factory.mktemp("server") / "port") as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[PrelabelClient]:
+    with PrelabelClient(server.address, retry_for_s=0) as connected:
+        yield connected
+
+
+@pytest.fixture
+def stub(server: RunningServer) -> Iterator[PrelabelServiceStub]:
+    """For requests that the client would not send."""
+    with grpc.insecure_channel(server.address) as channel:
+        yield PrelabelServiceStub(channel)

@@ -1,0 +1,205 @@
+"""The server in this process, around an engine that shows what reaches it and can be held."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from prelabel.v1 import prelabel_pb2 as pb
+from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
+from serving.config import Config
+from serving.server import Server
+from serving.service import STREAM_WINDOW
+from support.engines import EchoEngine, marked
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@asynccontextmanager
+async def serving(engine: EchoEngine | None, **options: object) -> AsyncIterator[tuple[Server, grpc.aio.Channel]]:
+    config = Config(Path("unused"), port=0, **{"instances": 1, "max_queue_delay_ms": 0.0, **options})
+    server = Server(engine, config)
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        yield server, channel
+    await server.stop()
+
+
+def request(marks: list[int] | range) -> pb.PredictRequest:
+    images = marked(marks)
+    tensor = pb.ImageTensor(shape=images.shape, dtype=pb.DATA_TYPE_UINT8, data=images.tobytes())
+    return pb.PredictRequest(request_id=str(marks[0]), tensor=tensor)
+
+
+async def entered(engine: EchoEngine) -> None:
+    """Waits until one more inference has begun."""
+    assert await asyncio.to_thread(engine.entered.acquire, timeout=30)
+
+
+async def test_requests_that_arrive_together_are_inferred_together() -> None:
+    engine = EchoEngine()
+    async with serving(engine, max_queue_delay_ms=3_600_000.0, max_batch_size=12) as (_, channel):
+        stub = PrelabelServiceStub(channel)
+        calls = [stub.Predict(request([2 * i, 2 * i + 1])) for i in range(6)]
+        for i, call in enumerate(calls):
+            assert list((await call).realness) == [2 * i, 2 * i + 1]
+    (batch,) = engine.batches
+    assert sorted(batch) == list(range(12))
+
+
+async def test_answers_that_are_not_finite_are_item_errors() -> None:
+    async with serving(EchoEngine(not_finite=frozenset({5}))) as (_, channel):
+        response = await PrelabelServiceStub(channel).Predict(request([4, 5, 6]))
+    assert [error.index for error in response.errors] == [1]
+    assert "NaN" in response.errors[0].message
+    assert list(response.label_index) == [0, -1, 0]
+
+
+async def test_an_engine_error_is_internal_with_an_id_and_the_next_request_is_answered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(EchoEngine(broken=frozenset({5}))) as (_, channel):
+        stub = PrelabelServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Predict(request([5]))
+        assert list((await stub.Predict(request([6]))).realness) == [6]
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert vars(record)["error_id"] in caught.value.details()
+    assert "secret" not in caught.value.details()
+    assert "secret of the engine" in caplog.text
+
+
+async def test_a_full_queue_is_resource_exhausted() -> None:
+    engine = EchoEngine()
+    async with serving(engine, max_queue_images=4) as (_, channel):
+        stub = PrelabelServiceStub(channel)
+        engine.gate.clear()
+        accepted = stub.Predict(request([1, 2, 3]))
+        await entered(engine)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Predict(request([4, 5]))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "3 images" in caught.value.details()
+        engine.gate.set()
+        assert list((await accepted).realness) == [1, 2, 3]
+
+
+async def test_a_request_that_expires_while_it_waits_never_reaches_the_engine() -> None:
+    engine = EchoEngine()
+    async with serving(engine) as (_, channel):
+        stub = PrelabelServiceStub(channel)
+        engine.gate.clear()
+        plug = stub.Predict(request([1]))
+        await entered(engine)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Predict(request([2]), timeout=0.3)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        engine.gate.set()
+        await plug
+        assert list((await stub.Predict(request([3]))).realness) == [3]
+    assert engine.seen == {1, 3}
+
+
+async def test_a_stream_has_its_window_of_batches_in_flight_and_no_more() -> None:
+    engine = EchoEngine()
+    async with serving(engine, max_batch_size=1, instances=2 * STREAM_WINDOW) as (_, channel):
+        engine.gate.clear()
+        call = PrelabelServiceStub(channel).PredictStream(request([i]) for i in range(40))
+        for _ in range(STREAM_WINDOW):
+            await entered(engine)
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert sorted(engine.seen) == list(range(STREAM_WINDOW))
+        engine.gate.set()
+        assert [int(response.request_id) async for response in call] == list(range(40))
+
+
+async def test_small_batches_of_one_stream_are_joined() -> None:
+    engine = EchoEngine()
+    async with serving(engine, max_queue_delay_ms=3_600_000.0, max_batch_size=STREAM_WINDOW) as (_, channel):
+        call = PrelabelServiceStub(channel).PredictStream(request([i]) for i in range(STREAM_WINDOW))
+        assert [int(response.request_id) async for response in call] == list(range(STREAM_WINDOW))
+    assert engine.batches == [list(range(STREAM_WINDOW))]
+
+
+async def test_without_a_model_the_server_is_unavailable_and_not_serving() -> None:
+    async with serving(None) as (_, channel):
+        stub, health = PrelabelServiceStub(channel), health_pb2_grpc.HealthStub(channel)
+        for call in (stub.GetModel(pb.GetModelRequest()), stub.Predict(request([1]))):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert "holds no model" in caught.value.details()
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status == NOT_SERVING
+
+
+async def test_a_stopping_server_says_so_answers_what_it_has_and_takes_nothing_new() -> None:
+    engine = EchoEngine()
+    async with serving(engine, instances=2) as (server, channel):
+        stub, health = PrelabelServiceStub(channel), health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="prelabel.v1.PrelabelService"))
+        assert (await watch.read()).status == SERVING
+        engine.gate.clear()
+        call, stream = stub.Predict(request([1])), stub.PredictStream()
+        await entered(engine)
+        await stream.write(request([2]))
+        await entered(engine)
+        stopping = asyncio.create_task(server.stop())
+        assert (await watch.read()).status == NOT_SERVING
+        assert await watch.read() is grpc.aio.EOF
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Predict(request([9]))
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert not stopping.done()
+        engine.gate.set()
+        assert list((await call).realness) == [1]
+        assert (await stream.read()).request_id == "2"
+        with pytest.raises(grpc.aio.AioRpcError, match="send the unanswered requests again") as ended:
+            await stream.read()
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+        await stopping
+    assert engine.seen == {1, 2}
+
+
+async def test_a_server_whose_time_to_stop_is_over_breaks_off_and_ends() -> None:
+    engine = EchoEngine()
+    async with serving(engine, drain_timeout_s=0.1) as (server, channel):
+        engine.gate.clear()
+        call = PrelabelServiceStub(channel).Predict(request([1]))
+        await entered(engine)
+        stopping = asyncio.create_task(server.stop())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        engine.gate.set()
+        await stopping
+
+
+async def test_clients_that_leave_free_their_places() -> None:
+    engine = EchoEngine()
+    async with serving(engine, max_queue_images=20, instances=2, max_batch_size=1) as (_, channel):
+        stub = PrelabelServiceStub(channel)
+        engine.gate.clear()
+        stream = stub.PredictStream(request([100 + i]) for i in range(5))
+        await entered(engine)
+        call = stub.Predict(request(range(200, 210)))
+        await entered(engine)
+        stream.cancel()
+        call.cancel()
+        engine.gate.set()
+        # The cancellations take a moment; then all 20 places are free again.
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    answer = await stub.Predict(request(range(1, 21)))
+                    break
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                        raise
+    assert list(answer.realness) == list(range(1, 21))

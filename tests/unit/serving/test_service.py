@@ -1,0 +1,47 @@
+import dataclasses
+from typing import cast
+
+import pytest
+
+from prelabel.client import MAX_MESSAGE_BYTES
+from prelabel.images import ImageSpec
+from prelabel.v1 import prelabel_pb2 as pb
+from serving.batcher import Batcher
+from serving.decoder import Decoder
+from serving.service import Model
+from support.engines import ECHO_BUNDLE, EchoEngine
+
+UNUSED = (cast(Batcher, None), cast(Decoder, None))
+
+
+def limit(spec: ImageSpec, classes: int) -> int:
+    names = tuple(f"class {i}" for i in range(classes))
+    bundle = dataclasses.replace(ECHO_BUNDLE, input=spec, classes=names)
+    return Model(EchoEngine(bundle), *UNUSED).max_request_images
+
+
+@pytest.mark.parametrize(
+    ("spec", "classes"),
+    [(ImageSpec(28, 28, 1), 10), (ImageSpec(512, 512, 3), 10), (ImageSpec(8, 8, 1), 20_000), (ImageSpec(64, 64, 3), 2)],
+    ids=str,
+)
+def test_the_largest_request_and_its_answer_fit_a_message(spec: ImageSpec, classes: int) -> None:
+    count = limit(spec, classes)
+    assert 1 <= count <= 4096
+    pixels = bytes(count * spec.height * spec.width * spec.channels)
+    request = pb.PredictRequest(tensor=pb.ImageTensor(shape=(count, *spec.shape), dtype=1, data=pixels))
+    assert request.ByteSize() <= MAX_MESSAGE_BYTES
+    ones = [1.0] * count
+    response = pb.PredictResponse(
+        probabilities=[0.5] * count * classes,
+        realness=ones,
+        confidence=ones,
+        label_index=[classes - 1] * count,
+        errors=[pb.ItemError(index=i, message="x" * 400) for i in range(count)],
+    )
+    assert response.ByteSize() <= MAX_MESSAGE_BYTES
+
+
+def test_small_images_are_limited_by_number_and_huge_ones_do_not_fit() -> None:
+    assert limit(ImageSpec(28, 28, 1), 10) == 4096
+    assert limit(ImageSpec(8000, 8000, 3), 10) == 0
