@@ -5,8 +5,11 @@ One stream of batches runs through the whole job: `prelabel.feed` reads and deco
 unfinished when the process dies is done again by the next run, and nothing else.
 """
 
+import contextlib
 import dataclasses
+import itertools
 import json
+import math
 import os
 import time
 from collections import Counter, deque
@@ -17,8 +20,8 @@ from typing import Protocol
 
 import numpy as np
 
-from prelabel.errors import InputError, OverloadedError, PrelabelError, RemoteError, ServerUnavailableError
-from prelabel.feed import Batch, Decoded, Feed
+from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError
+from prelabel.feed import Batch, Decoded, decoded_batches
 from prelabel.files import write_text_atomically
 from prelabel.images import ImageSpec, Pixels
 from prelabel.output import SUMMARY_FILE, Run, ShardCounts, claim, count, finished_shards, locked
@@ -26,6 +29,9 @@ from prelabel.predictions import PredictionBatch, with_failures
 from prelabel.progress import Progress, ProgressMode
 from prelabel.sources import Source
 from prelabel.table import require_pyarrow, to_table, write_shard
+
+MAX_BATCH_BYTES = 16 << 20
+"""Pixels in one batch: large images make smaller batches, far below the largest message that a server takes."""
 
 
 class Model(Protocol):
@@ -55,7 +61,10 @@ class Predictor(Protocol):
         """Returns the loaded model."""
 
     def predict_stream(self, batches: Iterator[Pixels], window: int = ...) -> Iterator[PredictionBatch]:
-        """Yields one answer per batch (uint8 [B, H, W, C]), in order, with at most `window` batches in flight."""
+        """Yields one answer per batch (uint8 [B, H, W, C]), in order, with at most `window` batches in flight.
+
+        `batches` is read in the caller's thread.
+        """
 
 
 @dataclass(frozen=True)
@@ -154,10 +163,10 @@ def run_bulk(
         ]
         todo = sum(len(rows) for rows in missing)
         with Progress(images, "images", "pre-labelling", mode=progress, done=images - todo) as report:
-            if len(missing) * run.shard_size < images:
+            if todo < images:
                 report.note(f"{images - todo:,} of {images:,} images were done before")
             try:
-                for shard, counts in _label_missing(config, source, run, missing, predictor, report):
+                for shard, counts in _label_missing(config, source, run, missing, predictor, model, report):
                     finished[shard] = counts
             except (ServerUnavailableError, OverloadedError, RemoteError) as error:
                 kept = sum(counts.rows for counts in finished.values())
@@ -188,23 +197,28 @@ def run_bulk(
 
 
 def _label_missing(
-    config: BulkConfig, source: Source, run: Run, missing: Sequence[range], predictor: Predictor, report: Progress
+    config: BulkConfig,
+    source: Source,
+    run: Run,
+    missing: Sequence[range],
+    predictor: Predictor,
+    model: Model,
+    report: Progress,
 ) -> Iterator[tuple[int, ShardCounts]]:
     """Writes the missing shards; yields number and counts of each once it is on the disk."""
     pa = require_pyarrow()
-    model = predictor.model()
-    threads = config.decode_threads or min(os.cpu_count() or 1, 8)
-    feed = Feed(
+    batch_bytes = MAX_BATCH_BYTES // math.prod(model.input.shape)
+    feed = decoded_batches(
         source,
         missing,
         model.input,
         shard_size=run.shard_size,
-        batch_size=min(config.batch_size, model.max_request_images),
+        batch_size=max(1, min(config.batch_size, model.max_request_images, batch_bytes)),
         threads=config.decode_threads or min(os.cpu_count() or 1, 8),
     )
     rows_of = {rows.start // run.shard_size: len(rows) for rows in missing}
     pieces = []
-    try:
+    with contextlib.closing(feed):
         for batch, answer in _predict(feed, predictor, run, config.window):
             pieces.append(to_table(batch.ids, batch.paths, answer, run.shard_info(batch.shard)))
             report.advance(len(batch.ids))
@@ -213,62 +227,38 @@ def _label_missing(
                 pieces.clear()
                 write_shard(config.output / run.shard_name(batch.shard), table)
                 yield batch.shard, count(table)
-    finally:
-        feed.close()
 
 
-def _predict(feed: Feed, predictor: Predictor, run: Run, window: int) -> Iterator[tuple[Batch, PredictionBatch]]:
+def _predict(
+    feed: Iterator[Decoded], predictor: Predictor, run: Run, window: int
+) -> Iterator[tuple[Batch, PredictionBatch]]:
     """Yields every batch of the feed with its answer, in order."""
-    while (first := feed.take()) is not None:
+    while (first := next(feed, None)) is not None:
         if not len(first.pixels):
             yield first.batch, _only_failures(first.batch, run)
             continue
-        stretch = _Stretch(feed, first)
-        try:
-            for answer in predictor.predict_stream(stretch, window=window):
-                batch = stretch.sent.popleft()
-                _check(answer, batch, run)
-                yield batch, with_failures(answer, batch.errors, len(batch.ids))
-        except PrelabelError as error:
-            raise stretch.failure or error from None
-        if stretch.failure is not None:
-            raise stretch.failure
-        if stretch.sent:
-            raise RemoteError(f"the server left {len(stretch.sent)} batches without an answer")
-        if stretch.set_aside is not None:
-            yield stretch.set_aside, _only_failures(stretch.set_aside, run)
+        sent: deque[Batch] = deque()
+        without_images: deque[Batch] = deque()
+        for answer in predictor.predict_stream(_pixels(first, feed, sent, without_images), window=window):
+            batch = sent.popleft()
+            _check(answer, batch, run)
+            yield batch, with_failures(answer, batch.errors, len(batch.ids))
+        if sent:
+            raise RemoteError(f"the server left {len(sent)} batches without an answer")
+        for batch in without_images:
+            yield batch, _only_failures(batch, run)
 
 
-class _Stretch:
-    """Iterator over the pixels of batches up to the first without any good image, which is set aside."""
-
-    def __init__(self, feed: Feed, first: Decoded) -> None:
-        self.sent: deque[Batch] = deque()
-        """Batches that were handed out and have no answer yet."""
-        self.set_aside: Batch | None = None
-        self.failure: BaseException | None = None
-        """What went wrong while reading: an exception must not get lost in a client's sender thread."""
-        self._feed = feed
-        self._next: Decoded | None = first
-        self._ended = False
-
-    def __iter__(self) -> "_Stretch":
-        return self
-
-    def __next__(self) -> Pixels:
-        if self._ended:
-            raise StopIteration
-        try:
-            decoded = self._next or self._feed.take()
-        except BaseException as error:
-            self.failure, decoded = error, None
-        self._next = None
-        if decoded is None or not len(decoded.pixels):
-            self._ended = True
-            self.set_aside = None if decoded is None else decoded.batch
-            raise StopIteration
-        self.sent.append(decoded.batch)
-        return decoded.pixels
+def _pixels(
+    first: Decoded, feed: Iterator[Decoded], sent: deque[Batch], without_images: deque[Batch]
+) -> Iterator[Pixels]:
+    """Yields the pixels of batches up to one in which no image can be used: there is nothing to ask about that one."""
+    for decoded in itertools.chain([first], feed):
+        if not len(decoded.pixels):
+            without_images.append(decoded.batch)
+            return
+        sent.append(decoded.batch)
+        yield decoded.pixels
 
 
 def _only_failures(batch: Batch, run: Run) -> PredictionBatch:

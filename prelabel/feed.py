@@ -1,6 +1,5 @@
 """The input side of bulk work: reading and decoding a bounded number of batches ahead of the model."""
 
-import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,53 +26,43 @@ class Batch:
 
 @dataclass(frozen=True)
 class Decoded:
+    """A batch with its pixels."""
+
     batch: Batch
     pixels: Pixels
     """uint8 [B - errors, H, W, C]: the images that can be used, in order."""
 
 
-class Feed:
-    """Hands out decoded batches to whichever thread asks: a client may send from a thread of its own."""
+def decoded_batches(
+    source: Source, missing: Sequence[range], spec: ImageSpec, *, shard_size: int, batch_size: int, threads: int
+) -> Generator[Decoded, None, None]:
+    """Yields all images of the missing shards, decoded, in order; close it to end its threads.
 
-    def __init__(
-        self,
-        source: Source,
-        missing: Sequence[range],
-        spec: ImageSpec,
-        *,
-        shard_size: int,
-        batch_size: int,
-        threads: int,
-    ) -> None:
-        """Prepares to read; nothing is read before the first `take`.
+    Args:
+        source: The images.
+        missing: Positions in the source of each shard that is wanted, in order.
+        spec: What the images are brought to.
+        shard_size: Images per shard.
+        batch_size: Most images per batch; a batch does not cross a shard's end.
+        threads: Threads that decode.
 
-        Args:
-            source: The images.
-            missing: Positions in the source of each shard that is wanted, in order.
-            spec: What the images are brought to.
-            shard_size: Images per shard.
-            batch_size: Most images per batch; a batch does not cross a shard's end.
-            threads: Threads that decode.
-        """
-        # Two batches per thread: one in work, one ready when it is asked for. More would only cost memory.
-        self._decoded = _decoded(_read(source, missing, shard_size, batch_size), spec, threads, ahead=2 * threads)
-        self._lock = threading.Lock()
-        self._closed = False
-
-    def take(self) -> Decoded | None:
-        """Returns the next batch, None after the last.
-
-        Raises:
-            InputError: The source changed while it was read, or cannot be read any more.
-        """
-        with self._lock:
-            return None if self._closed else next(self._decoded, None)
-
-    def close(self) -> None:
-        """Ends the feed, after the batch that another thread may be waiting for."""
-        with self._lock:
-            self._closed = True
-            self._decoded.close()
+    Raises:
+        InputError: The source changed while it was read, or cannot be read any more.
+    """
+    # Two batches per thread: one in work, one ready when it is asked for. More would only cost memory.
+    ahead = 2 * threads
+    waiting: deque[Future[Decoded]] = deque()
+    with ThreadPoolExecutor(threads, "decode") as pool:
+        try:
+            for shard, samples in _read(source, missing, shard_size, batch_size):
+                waiting.append(pool.submit(_decode, shard, samples, spec))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _read(
@@ -99,24 +88,6 @@ def _read(
                         "it was read; start over with --overwrite"
                     )
                 yield rows.start // shard_size, batch
-
-
-def _decoded(
-    batches: Iterator[tuple[int, list[Sample]]], spec: ImageSpec, threads: int, ahead: int
-) -> Generator[Decoded, None, None]:
-    """Decodes in a thread pool; at most `ahead` batches are waiting beside the one that is handed out."""
-    waiting: deque[Future[Decoded]] = deque()
-    with ThreadPoolExecutor(threads, "decode") as pool:
-        try:
-            for shard, samples in batches:
-                waiting.append(pool.submit(_decode, shard, samples, spec))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _decode(shard: int, samples: Sequence[Sample], spec: ImageSpec) -> Decoded:

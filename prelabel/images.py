@@ -122,7 +122,9 @@ def _decoding(data: bytes) -> Iterator[None]:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(f"not an image in a known format (first bytes {data[:8].hex(' ')})") from None
+        raise ImageError(
+            f"not an image in a known format, or cut off in its header (first bytes {data[:8].hex(' ')})"
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"over the limit of {MAX_IMAGE_PIXELS} pixels: {error}") from None
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, EOFError, ...

@@ -40,22 +40,6 @@ class ShardInfo:
     """Position of its first row in the input."""
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """All rows of an output directory, in the order of the input."""
-
-    table: Any
-    """pyarrow.Table with the columns of this module, or those asked for."""
-    model_id: str
-    """The model that made every row."""
-    classes: tuple[str, ...]
-    """Class names in label order."""
-    manifest_hash: str
-    """Hash of the input."""
-    shards: int
-    """Number of files."""
-
-
 def require_pyarrow() -> Any:
     """Returns the module `pyarrow` with `pyarrow.parquet` loaded.
 
@@ -150,20 +134,32 @@ def read_info(path: Path) -> tuple[ShardInfo, int]:
     pa = require_pyarrow()
     try:
         metadata = pa.parquet.read_metadata(path)
-        fields = json.loads(metadata.metadata[METADATA_KEY])
-        return ShardInfo(**{**fields, "classes": tuple(fields["classes"])}), metadata.num_rows
+        return _parse_info(metadata.metadata), metadata.num_rows
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} is not a readable Parquet file: {' '.join(str(error).split())}") from None
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path} is no prediction file: its metadata {METADATA_KEY.decode()!r} is missing") from None
 
 
-def read_predictions(directory: Path, columns: list[str] | None = None) -> Predictions:
+def table_info(table: Any) -> ShardInfo:
+    """Returns what a table of `to_table` or `read_predictions` says about itself; the whole counts as shard 0."""
+    return _parse_info(table.schema.metadata)
+
+
+def _parse_info(metadata: Any) -> ShardInfo:
+    fields = json.loads(metadata[METADATA_KEY])
+    return ShardInfo(**{**fields, "classes": tuple(fields["classes"])})
+
+
+def read_predictions(directory: Path, columns: list[str] | None = None) -> Any:
     """Reads all prediction files of an output directory.
 
     Args:
         directory: The output of `prelabel run`.
         columns: The columns wanted; None for all.
+
+    Returns:
+        `pyarrow.Table` with all rows in the order of the input; `table_info` reads its metadata.
 
     Raises:
         InputError: There are none, one is damaged or missing, or they are not of one model and one input.
@@ -190,7 +186,8 @@ def read_predictions(directory: Path, columns: list[str] | None = None) -> Predi
         try:
             # Not read_table: it takes folder names such as `set=1` for columns.
             with pa.parquet.ParquetFile(path) as file:
-                tables.append(file.read(columns).replace_schema_metadata())
+                tables.append(file.read(columns))
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{path} is damaged: {' '.join(str(error).split())}; delete it and run again") from None
-    return Predictions(pa.concat_tables(tables), first.model_id, first.classes, first.manifest_hash, len(known))
+    metadata = tables[0].schema.metadata  # that of the first shard, which starts the whole
+    return pa.concat_tables([table.replace_schema_metadata(metadata) for table in tables])

@@ -1,0 +1,232 @@
+"""The command line as a user sees it: help, one-line errors, exit statuses, `prelabel info`."""
+
+import dataclasses
+import itertools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from prelabel import __main__ as cli
+from prelabel import __version__
+from prelabel.bulk import BulkConfig
+from prelabel.errors import ServerUnavailableError
+from prelabel.testing import FakeServer
+from support.samples import write_pile
+
+
+@pytest.fixture
+def pile(tmp_path: Path) -> Path:
+    return write_pile(tmp_path / "pile", 9, broken=[4])
+
+
+def run(*arguments: object) -> int:
+    return cli.main([str(one) for one in arguments])
+
+
+def bulk(pile: Path, bundle: Path, *more: object) -> int:
+    options = ("--device", "cpu", "--threads", 1, "--progress", "none", "--shard-size", 4)
+    return run("run", "--input", pile, "--model", bundle, "--output", pile.parent / "out", *options, *more)
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert captured.err.startswith("error: ")
+    return captured.err
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as exit_info:
+        run(*arguments, "--help")
+    assert exit_info.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys)
+    assert "run" in text
+    assert "info" in text
+    assert "--version" in text
+
+
+@pytest.mark.parametrize("command", ["run", "info"])
+def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    text = help_of(capsys, command)
+    assert f"    prelabel {command} " in text
+    lines = [line.strip("│| ") for line in text.splitlines()]
+    explained = {}
+    for line, following in itertools.pairwise(lines):
+        if match := re.match(r"--([a-z][a-z-]*)", line):
+            # The explanation stands behind the option, or below a long one.
+            explained[match[1]] = line.split("  ", 1)[1].strip() if "  " in line else following
+    fields = {"run": (cli.Run, BulkConfig), "info": (cli.Info,)}[command]
+    names = {field.name.replace("_", "-") for one in fields for field in dataclasses.fields(one)}
+    assert set(explained) == names - {"bulk", "what"}
+    assert all(one[0].isupper() for one in explained.values())
+
+
+def test_the_help_of_run_explains_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys, "run")
+    for status in (0, cli.EXIT_ERROR, cli.EXIT_ERROR_ROWS, cli.EXIT_INTERRUPTED):
+        assert f"\n    {status:<4} " in text
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"prelabel {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["walk"], ["run", "--input", "x"], ["info"], ["run", "--speed", "9"]])
+def test_wrong_usage_is_status_2(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        run(*arguments)
+    assert exit_info.value.code == 2
+    assert capsys.readouterr().err
+
+
+def test_error_rows_are_status_3_and_counted(pile: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bulk(pile, tiny_bundle) == 3
+    out = capsys.readouterr().out
+    assert f"9 images in {pile.parent / 'out'}, 1 of them with errors" in out
+    assert "3 files written, 0 were there" in out
+    assert "labels: low 8  middle 0  high 0" in out
+    assert bulk(pile, tiny_bundle) == 3
+    assert "0 files written, 3 were there" in capsys.readouterr().out
+
+
+def test_no_error_rows_are_status_0(tmp_path: Path, tiny_bundle: Path) -> None:
+    assert bulk(write_pile(tmp_path / "pile", 3), tiny_bundle) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--input", "nowhere"], "input nowhere does not exist"),
+        (["--model", "nowhere"], "nowhere holds no model bundle"),
+        (["--server", "127.0.0.1:1"], "give either --server HOST:PORT or --model BUNDLE"),
+        (["--limit", "0"], "--limit 0 is not usable"),
+    ],
+)
+def test_errors_are_one_line_and_status_2(
+    pile: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str], changes: list[str], message: str
+) -> None:
+    assert bulk(pile, tiny_bundle, *changes) == 2
+    assert message in error_line(capsys)
+
+
+def test_neither_server_nor_model_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("run", "--input", write_pile(tmp_path / "pile", 1), "--output", tmp_path / "out") == 2
+    assert "give either --server HOST:PORT or --model BUNDLE" in error_line(capsys)
+
+
+def test_a_server_that_is_not_there_is_named(pile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with FakeServer() as server:
+        address = server.address
+    output = pile.parent / "out"
+    assert run("run", "--input", pile, "--server", address, "--output", output, "--retry-for-s", 0) == 2
+    assert address in error_line(capsys)
+
+
+def test_a_full_disk_is_one_line(
+    pile: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli, "run_bulk", refuse)
+    assert bulk(pile, tiny_bundle) == 2
+    assert "No space left on device" in error_line(capsys)
+
+
+def test_an_interrupt_says_that_it_can_go_on(
+    pile: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_bulk", interrupt)
+    assert bulk(pile, tiny_bundle) == 130
+    assert "the same command again goes on" in capsys.readouterr().err
+
+
+def test_info_on_predictions(pile: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bulk(pile, tiny_bundle)
+    capsys.readouterr()
+    assert run("info", pile.parent / "out", "--json") == 0
+    fields = json.loads(capsys.readouterr().out)
+    assert fields["kind"] == "predictions"
+    assert (fields["rows"], fields["errors"], fields["shards"], fields["input_images"]) == (9, 1, 3, 9)
+    assert fields["labels"] == {"low": 8, "middle": 0, "high": 0}
+    assert list(fields["confidence"]) == ["0%", "5%", "25%", "50%", "75%", "95%", "100%"]
+    values = list(fields["confidence"].values())
+    assert values == sorted(values)
+    assert 0.99 < values[0] <= values[-1] <= 1
+    assert run("info", pile.parent / "out") == 0
+    assert "errors                       1\n" in capsys.readouterr().out
+
+
+def test_info_on_predictions_that_are_all_errors(
+    tmp_path: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bulk(write_pile(tmp_path / "pile", 2, broken=[0, 1]), tiny_bundle) == 3
+    capsys.readouterr()
+    assert run("info", tmp_path / "out", "--json") == 0
+    assert set(json.loads(capsys.readouterr().out)["confidence"].values()) == {None}
+
+
+def test_info_on_a_bundle(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", tiny_bundle, "--json") == 0
+    fields = json.loads(capsys.readouterr().out)
+    assert fields["kind"] == "model bundle"
+    assert fields["classes"] == ["low", "middle", "high"]
+    assert fields["parity"]["real_images"] == 1000
+    assert run("info", tiny_bundle) == 0
+    text = capsys.readouterr().out
+    assert f"model_id                     {fields['model_id']}\n" in text
+    assert "parity.real_images           1,000\n" in text
+
+
+def test_info_on_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+    with FakeServer(classes=("cat", "dog"), model_id="abc") as server:
+        assert run("info", server.address, "--json") == 0
+    fields = json.loads(capsys.readouterr().out)
+    assert (fields["kind"], fields["model_id"], fields["classes"]) == ("server", "abc", ["cat", "dog"])
+
+
+def test_info_says_when_a_server_is_not_there(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(address: str) -> object:
+        raise ServerUnavailableError(f"nobody at {address}")
+
+    monkeypatch.setattr(cli, "_model_of_server", away)
+    assert run("info", "localhost:50051") == 2
+    assert error_line(capsys) == "error: nobody at localhost:50051\n"
+
+
+@pytest.mark.parametrize("what", ["nowhere", "nowhere:x", ":50051", "a/b:50051"])
+def test_info_on_nothing_is_an_error(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", what) == 2
+    assert f"{what} does not exist and is no server address HOST:PORT" in error_line(capsys)
+
+
+def test_info_on_something_else_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", tmp_path) == 2
+    assert "is neither a model bundle (bundle.json) nor predictions (part-*.parquet)" in error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "command", [["-m", "prelabel"], ["-c", "import sys, prelabel.__main__ as m; sys.exit(m.main())"]]
+)
+def test_it_runs_as_a_module_and_as_a_script(command: list[str]) -> None:
+    done = subprocess.run([sys.executable, *command, "info", "nowhere"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: nowhere does not exist and is no server address HOST:PORT\n"

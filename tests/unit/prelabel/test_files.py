@@ -1,0 +1,73 @@
+"""Files are written whole or not at all."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from prelabel.files import sha256_file, write_atomically, write_text_atomically
+
+
+class BrokenError(Exception):
+    pass
+
+
+def break_off(file: IO[bytes]) -> None:
+    file.write(b"half of it")
+    raise BrokenError
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_a_failure_while_writing_changes_nothing(tmp_path: Path, before: str | None) -> None:
+    path = tmp_path / "file"
+    if before is not None:
+        path.write_text(before)
+    with pytest.raises(BrokenError):
+        write_atomically(path, break_off)
+    assert {one.name: one.read_text() for one in tmp_path.iterdir()} == ({} if before is None else {"file": before})
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, step, refuse)
+    with pytest.raises(OSError, match="No space left"):
+        write_text_atomically(path, "new")
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "old"
+
+
+def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_text_atomically(path, "old")
+    seen = []
+
+    def write(file: IO[bytes]) -> None:
+        file.write(b"ne")
+        seen.append(path.read_text())
+        file.write("w ü".encode())
+
+    write_atomically(path, write)
+    assert seen == ["old"]
+    assert path.read_text() == "new ü"
+
+
+def test_the_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (steps.append("fsync"), fsync(descriptor)))
+    monkeypatch.setattr(os, "replace", lambda *names: (steps.append("replace"), replace(*names)))
+    write_text_atomically(tmp_path / "file", "x")
+    assert steps == ["fsync", "replace", "fsync"]
+
+
+def test_sha256_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 100_000)
+    assert sha256_file(tmp_path / "file") == hashlib.sha256(b"x" * 100_000).hexdigest()
