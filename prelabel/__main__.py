@@ -1,7 +1,8 @@
-"""The command line: `prelabel run`, `prelabel info`."""
+"""The command line: `prelabel run`, `prelabel info`, `prelabel sheet`."""
 
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import tyro
 
 from prelabel import __version__
 from prelabel.bulk import BulkConfig, BulkSummary, Predictor, run_bulk
+from prelabel.contact_sheet import sheet_of_predictions
 from prelabel.describe import describe, to_text
 from prelabel.errors import InputError, PrelabelError
 from prelabel.progress import ProgressMode
@@ -42,6 +44,10 @@ For example:
     prelabel info runs/mnist/bundle
     prelabel info predictions --json
     prelabel info 127.0.0.1:50051"""
+SHEET_HELP = """Draws predictions as one picture: per class the most certain, the least certain, the least real images.
+
+For example:
+    prelabel sheet --predictions predictions --input photos --output sheet.png"""
 EPILOG = "`prelabel --version` prints the version. `prelabel COMMAND --help` says more."
 
 EXIT_ERROR, EXIT_ERROR_ROWS, EXIT_INTERRUPTED = 2, 3, 130
@@ -79,9 +85,22 @@ class Info:
     """Print one JSON object."""
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """Options of `prelabel sheet`."""
+
+    predictions: Path
+    """Output directory of `prelabel run`."""
+    input: Path
+    """The images, as they were given to `prelabel run`."""
+    output: Path
+    """The PNG file."""
+
+
 Command = (
     Annotated[Run, tyro.conf.subcommand("run", description=RUN_HELP)]
     | Annotated[Info, tyro.conf.subcommand("info", description=INFO_HELP)]
+    | Annotated[Sheet, tyro.conf.subcommand("sheet", description=SHEET_HELP)]
 )
 
 
@@ -91,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words == ["--version"]:
         print(f"prelabel {__version__}")
         return 0
+    # gRPC's C core would repeat every failed try on stderr in its own words. It reads this when it is imported, later.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Pillow warns about small faults of images that it decodes all the same; those that it cannot become error rows.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -102,7 +123,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=words,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-        return run(command) if isinstance(command, Run) else info(command)
+        match command:
+            case Run():
+                return run(command)
+            case Info():
+                return info(command)
+            case Sheet():
+                return sheet(command)
     except PrelabelError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
@@ -127,6 +154,13 @@ def info(options: Info) -> int:
     """Does `prelabel info`."""
     fields = describe(options.what, _model_of_server)
     print(json.dumps(fields, indent=2) if options.json else to_text(fields))
+    return 0
+
+
+def sheet(options: Sheet) -> int:
+    """Does `prelabel sheet`."""
+    sheet_of_predictions(options.output, options.predictions, open_source(options.input))
+    print(options.output)
     return 0
 
 

@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from prelabel.errors import ImageError
+from prelabel.errors import ImageError, InputError
 from prelabel.files import write_atomically
 from prelabel.images import ImageSpec, Pixels
 from prelabel.sources import Source
+from prelabel.table import read_predictions, table_info
 
 BLOCKS = ("most certain", "least certain", "least real")
 PER_BLOCK = 8
@@ -42,6 +43,27 @@ def choose(
         "least certain": by_confidence[::-1][:PER_BLOCK].tolist(),
         "least real": by_realness[:PER_BLOCK].tolist(),
     }
+
+
+def sheet_of_predictions(path: Path, predictions: Path, source: Source) -> None:
+    """Writes the contact sheet of an output directory of `prelabel run` as PNG.
+
+    Raises:
+        InputError: There are no predictions, or they are of other images than those of `source`.
+    """
+    table = read_predictions(predictions, ["label", "confidence", "realness"])
+    made_by = table_info(table)
+    if made_by.manifest_hash != source.manifest_hash:
+        raise InputError(
+            f"the predictions in {predictions} are of another input (manifest {made_by.manifest_hash[:12]}, not "
+            f"{source.manifest_hash[:12]}): give --input as it was given to `prelabel run`"
+        )
+    index = {name: k for k, name in enumerate(made_by.classes)}
+    labels = np.array([-1 if name is None else index[name] for name in table["label"].to_pylist()], np.int32)
+    confidence, realness = (
+        table[name].to_numpy().astype(np.float32, copy=False) for name in ("confidence", "realness")
+    )
+    write_contact_sheet(path, source, made_by.classes, labels, confidence, realness)
 
 
 def write_contact_sheet(

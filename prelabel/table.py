@@ -2,7 +2,9 @@
 
 Columns: `id` string, `path` string, `label` string, `confidence` float32 (0..1), `probabilities` fixed-size list of
 float32 [K] (0..1, sums to 1), `realness` float32 (0..1), `model_id` string, `error` string. In an error row `label`,
-`confidence`, `probabilities` and `realness` are null; in all others `error` is. Every file's schema metadata says under
+`confidence`, `realness` and each of the K `probabilities` are null; in all others `error` is. (Not the list itself: no
+pyarrow up to 22 writes or reads a null among fixed-size lists, apache/arrow issues 35692 and 35697.)
+Every file's schema metadata says under
 `prelabel` (JSON) who made it and where it belongs.
 """
 
@@ -68,7 +70,7 @@ def schema(info: ShardInfo) -> Any:
         "error": "string",
     }
     probabilities = pa.list_(pa.field("element", pa.float32()), len(info.classes))
-    never_null = ("id", "path", "model_id")
+    never_null = ("id", "path", "probabilities", "model_id")
     fields = [
         pa.field(name, pa.type_for_alias(kind) if kind else probabilities, nullable=name not in never_null)
         for name, kind in columns.items()
@@ -105,13 +107,15 @@ def to_table(ids: Sequence[str], paths: Sequence[str], batch: PredictionBatch, i
         raise ValueError(f"{len(ids)} ids and {len(paths)} paths for probabilities {list(batch.probabilities.shape)}")
     failed = np.zeros(total, bool)
     failed[list(batch.errors)] = True
-    values = pa.array(np.ascontiguousarray(batch.probabilities, np.float32).reshape(-1))
+    values = pa.array(
+        np.ascontiguousarray(batch.probabilities, np.float32).reshape(-1), mask=np.repeat(failed, len(classes))
+    )
     columns = [
         pa.array(ids, pa.string()),
         pa.array(paths, pa.string()),
         pa.array(classes[batch.label_index], pa.string(), mask=failed),
         pa.array(batch.confidence.astype(np.float32), mask=failed),
-        pa.FixedSizeListArray.from_arrays(values, type=schema(info).field("probabilities").type, mask=pa.array(failed)),
+        pa.FixedSizeListArray.from_arrays(values, type=schema(info).field("probabilities").type),
         pa.array(batch.realness.astype(np.float32), mask=failed),
         pa.array([batch.model_id] * total, pa.string()),
         pa.array([batch.errors.get(i) for i in range(total)], pa.string()),

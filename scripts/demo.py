@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from prelabel.bundle import load_bundle
-from prelabel.contact_sheet import write_contact_sheet
 from prelabel.errors import PrelabelError
 from prelabel.files import write_text_atomically
 from prelabel.sources import IdxSource
@@ -52,6 +51,10 @@ def main() -> None:
             )  # fmt: skip
         finally:
             server.send_signal(signal.SIGTERM)
+    stage(
+        "contact sheet", "-m", "prelabel", "sheet", "--predictions", RUN / "predictions", "--input", images,
+        "--output", RUN / "contact_sheet.png",
+    )  # fmt: skip
     summary = summarise(images, time.monotonic() - started)
     print(json.dumps(summary, indent=2))
     if "--record" in sys.argv[1:]:
@@ -85,7 +88,7 @@ def wait_for_port(port_file: Path, server: subprocess.Popen[bytes]) -> int:
 
 
 def summarise(images: Path, wall_s: float) -> dict[str, object]:
-    """Compares the predictions with the hidden labels, draws the contact sheet, writes summary.json."""
+    """Compares the predictions with the hidden labels and writes summary.json."""
     source = IdxSource(images)
     bundle = load_bundle(RUN / "bundle")
     table = read_predictions(RUN / "predictions")
@@ -93,10 +96,6 @@ def summarise(images: Path, wall_s: float) -> dict[str, object]:
     predicted = np.array([-1 if label is None else index[label] for label in table["label"].to_pylist()], np.int32)
     assert source.labels is not None
     hidden = np.array([index[str(label)] for label in source.labels])
-    confidence, realness = (
-        np.array(table[name].to_numpy(zero_copy_only=False), np.float32) for name in ("confidence", "realness")
-    )
-    write_contact_sheet(RUN / "contact_sheet.png", source, bundle.classes, predicted, confidence, realness)
     training = json.loads((RUN / "training.json").read_text())
     bulk = json.loads((RUN / "predictions" / "summary.json").read_text())
     summary = {

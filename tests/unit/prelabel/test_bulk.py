@@ -48,7 +48,8 @@ def check_rows(output: Path, count: int, broken: frozenset[int] = frozenset()) -
         assert row["model_id"] == "model-1"
         if i in broken:
             assert row["error"].startswith("not an image")
-            assert row["label"] is row["realness"] is row["probabilities"] is None
+            assert row["label"] is row["realness"] is None
+            assert row["probabilities"] == [None, None]
         else:
             assert row["error"] is None
             assert row["label"] == ("low", "high")[i % 2]

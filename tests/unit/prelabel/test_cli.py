@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from prelabel import __main__ as cli
 from prelabel import __version__
@@ -52,10 +53,11 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys)
     assert "run" in text
     assert "info" in text
+    assert "sheet" in text
     assert "--version" in text
 
 
-@pytest.mark.parametrize("command", ["run", "info"])
+@pytest.mark.parametrize("command", ["run", "info", "sheet"])
 def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
     capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
@@ -67,7 +69,7 @@ def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
         if match := re.match(r"--([a-z][a-z-]*)", line):
             # The explanation stands behind the option, or below a long one.
             explained[match[1]] = line.split("  ", 1)[1].strip() if "  " in line else following
-    fields = {"run": (cli.Run, BulkConfig), "info": (cli.Info,)}[command]
+    fields = {"run": (cli.Run, BulkConfig), "info": (cli.Info,), "sheet": (cli.Sheet,)}[command]
     names = {field.name.replace("_", "-") for one in fields for field in dataclasses.fields(one)}
     assert set(explained) == names - {"bulk", "what"}
     assert all(one[0].isupper() for one in explained.values())
@@ -230,3 +232,17 @@ def test_it_runs_as_a_module_and_as_a_script(command: list[str]) -> None:
     done = subprocess.run([sys.executable, *command, "info", "nowhere"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: nowhere does not exist and is no server address HOST:PORT\n"
+
+
+def test_sheet_draws_the_predictions_of_just_these_images(
+    pile: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bulk(pile, tiny_bundle) == cli.EXIT_ERROR_ROWS
+    arguments = ("sheet", "--predictions", tmp_path / "out", "--output", tmp_path / "sheet.png")
+    assert run(*arguments, "--input", pile) == 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert len(sheet.getcolors(1 << 20)) > 10
+    capsys.readouterr()
+    (pile / "new.png").write_bytes(b"another")
+    assert run(*arguments, "--input", pile) == cli.EXIT_ERROR
+    assert "of another input" in error_line(capsys)

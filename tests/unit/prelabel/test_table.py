@@ -48,7 +48,7 @@ def test_rows_say_what_the_batch_says(good: list[bool]) -> None:
             assert row["probabilities"] == list(wanted.probabilities.values())
             assert (row["confidence"], row["realness"]) == (wanted.confidence, wanted.realness)
         else:
-            assert (row["probabilities"], row["confidence"], row["realness"]) == (None, None, None)
+            assert (row["probabilities"], row["confidence"], row["realness"]) == ([None, None], None, None)
 
 
 def test_the_columns_have_the_promised_types() -> None:
