@@ -45,12 +45,13 @@ _ERRORS: dict[grpc.StatusCode, type[PrelabelError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InputError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
     grpc.StatusCode.UNAVAILABLE: ServerUnavailableError,
+    grpc.StatusCode.CANCELLED: ServerUnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: ServerUnavailableError,
 }
 """What a status means; everything else is a `RemoteError`."""
 
-_RETRIED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
-"""Status of requests that the server did not carry out, and may carry out later."""
+_RETRIED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED})
+"""Status of requests that the server did not carry out, and may carry out later; a dying server cancels its calls."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -115,6 +116,7 @@ class PrelabelClient:
         self.address = address
         self._timeout_s = timeout_s
         self._new_backoff = partial(Backoff, retry_for_s, sleep, clock, uniform)
+        self._closed = False
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._stub = PrelabelServiceStub(self._channel)
 
@@ -128,6 +130,7 @@ class PrelabelClient:
 
     def close(self) -> None:
         """Ends the connection and what is in flight on it."""
+        self._closed = True
         self._channel.close()
 
     def model(self) -> ModelInfo:
@@ -219,7 +222,9 @@ class PrelabelClient:
             except grpc.RpcError as error:
                 self._recover(error, backoff)
             except StalledError as error:
-                raise ServerUnavailableError(self._stalled_message()) from error
+                # A server that died just as the call started can leave it silent for ever; a new call tells.
+                if not backoff.wait():
+                    raise ServerUnavailableError(self._stalled_message()) from error
             finally:
                 stream.close()
 
@@ -234,7 +239,7 @@ class PrelabelClient:
     def _recover(self, error: grpc.RpcError, backoff: Backoff) -> None:
         """Sleeps and returns if the call is worth another try; else raises what the status means."""
         code: grpc.StatusCode = error.code()
-        if code in _RETRIED and backoff.wait():
+        if code in _RETRIED and not self._closed and backoff.wait():
             return
         kind = _ERRORS.get(code, RemoteError)
         details = " ".join(str(error.details()).split())[:500]

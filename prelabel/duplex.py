@@ -1,14 +1,20 @@
 """One bidirectional gRPC call, used from one thread, with a deadline for every answer."""
 
+import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import grpc
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
+
+
+_LOOK_S = 0.5
+"""How often a silent call is looked at: rare enough to cost nothing, soon enough for a retry."""
 
 
 class StalledError(Exception):
@@ -40,10 +46,7 @@ class Duplex(Generic[RequestT, ResponseT]):
             grpc.RpcError: The stream broke; responses that came before were returned.
             StalledError: Nothing came for `timeout_s`.
         """
-        try:
-            answer = self._answers.get(timeout=self._timeout_s)
-        except queue.Empty:
-            raise StalledError from None
+        answer = self._next_answer()
         if isinstance(answer, grpc.RpcError):
             raise answer
         return answer
@@ -52,6 +55,17 @@ class Duplex(Generic[RequestT, ResponseT]):
         """Gives up what is unanswered."""
         self.end()
         self._call.cancel()
+
+    def _next_answer(self) -> ResponseT | grpc.RpcError | None:
+        deadline = time.monotonic() + self._timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            ended = not self._call.is_active()
+            with contextlib.suppress(queue.Empty):
+                return self._answers.get(timeout=min(left_s, _LOOK_S))
+            if ended:
+                # When a server dies just as a call starts, gRPC can end the call without waking its reader.
+                return cast(grpc.RpcError, self._call)
+        raise StalledError
 
     def _feed(self) -> Iterator[RequestT]:
         while (request := self._requests.get()) is not None:

@@ -1,5 +1,6 @@
 import io
 import socket
+import threading
 from collections.abc import Iterator
 
 import grpc
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from prelabel.client import MAX_MESSAGE_BYTES, PrelabelClient
+from prelabel.duplex import Duplex
 from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError
 from prelabel.images import ImageSpec, Pixels
 from prelabel.predictions import PredictionBatch
@@ -157,12 +159,49 @@ def test_an_overloaded_server_is_an_error_of_its_own(server: FakeServer, time: T
 
 def test_a_server_that_does_not_answer_is_an_error(server: FakeServer, time: Time) -> None:
     server.hold()
-    with PrelabelClient(server.address, timeout_s=0.2, sleep=time.sleep, clock=time.clock) as client:
+    with PrelabelClient(server.address, timeout_s=0.2, retry_for_s=0.3, sleep=time.sleep, clock=time.clock) as client:
         with pytest.raises(ServerUnavailableError, match=r"did not answer within 0\.2 s"):
             client.predict(images(1))
+        assert time.sleeps == 0
         with pytest.raises(ServerUnavailableError, match=r"did not answer within 0\.2 s"):
             list(client.predict_stream([images(1)]))
-    assert time.sleeps == 0
+        assert time.sleeps > 0
+
+
+def test_a_stream_that_fell_silent_is_opened_again(server: FakeServer) -> None:
+    server.hold()
+    with PrelabelClient(server.address, timeout_s=0.2, sleep=lambda _: server.release()) as client:
+        (answer,) = client.predict_stream([images(3)])
+    assert_same(answer, server.expected(images(3)))
+    assert server.calls == 2
+
+
+class DeadCall(grpc.RpcError):
+    """A call that gRPC has ended without waking its reader, as it can when a server dies just as the call starts."""
+
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+
+    def __iter__(self) -> Iterator[None]:
+        self.cancelled.wait()
+        return iter(())
+
+    def is_active(self) -> bool:
+        return False
+
+    def code(self) -> grpc.StatusCode:
+        return UNAVAILABLE
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+
+def test_a_call_that_ended_in_silence_is_noticed_before_the_deadline() -> None:
+    call = DeadCall()
+    stream: Duplex[int, int] = Duplex(lambda requests: call, timeout_s=600)
+    with pytest.raises(DeadCall):
+        stream.receive()
+    stream.close()
 
 
 @pytest.mark.parametrize("address", ["", "localhost", "localhost:", ":50051", "localhost:x", "localhost:0", "h:65536"])

@@ -1,0 +1,41 @@
+"""The documentation says what the code and the measured figures say."""
+
+import json
+import re
+from pathlib import Path
+
+from scripts.render import render
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(ROOT.glob("*.md"))
+
+
+def test_the_readme_shows_the_figures_that_were_measured(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "README.md").read_text()
+    assert render(text) == text
+
+
+def test_results_say_where_they_come_from() -> None:
+    results = sorted((ROOT / "docs/results").glob("*.json"))
+    assert results
+    for path in results:
+        content = json.loads(path.read_text())
+        assert content["command"], path
+        assert re.fullmatch(r"[0-9a-f]{40}", content["commit"]), path
+        assert content["machine"]["cores"] >= 1, path
+
+
+def test_links_and_pictures_exist() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_make_targets_that_the_pages_name_exist() -> None:
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        named = re.findall(r"(?:^    |`)make ((?:[a-z][a-z0-9-]*\s?)+)", page.read_text(), re.MULTILINE)
+        for target in " ".join(named).split():
+            assert target in targets, f"{page.name}: make {target}"
