@@ -45,7 +45,7 @@ class Recipe:
     augment: bool
     """Augment the images that D classifies; the kind comes from `Options.augment`."""
     fused: bool
-    """One D update on the sum of both losses instead of two updates one after the other."""
+    """One D update on the sum of both losses, with one pass over all real images, instead of two updates."""
     learning_rate: float
     """Adam's step size at the start, for D; G's is `generator_learning_rate`."""
     generator_learning_rate: float
@@ -89,18 +89,20 @@ PRESETS: dict[str, Recipe] = {
 PRESETS["supervised"] = dataclasses.replace(
     PRESETS["book"], unlabelled_batch=0, generated_batch=0, unsupervised_weight=0.0
 )
-# Feature matching + augmentation consistency with an EMA teacher: 98.5 % with 100 labels, in minutes on 2 cores.
+# Augmentation consistency with an EMA teacher, and a generator: 96 to 98 % with 100 labels, in minutes on 2 cores. What
+# limits it is confirmation bias: a style of digit that the first pseudo-labels get wrong stays wrong.
 PRESETS["default"] = Recipe(
     architecture="deep",
-    # Separate real and fake batches through batch statistics cancel the moments that feature matching matches.
-    norm="none",
+    # Reaches 96 % in half the steps that a net without normalisation needs.
+    norm="batch",
     dropout=0.3,
     steps=3000,
     labelled_batch=32,
     # Many unlabelled images for each labelled one: the pile is where the information is.
     unlabelled_batch=128,
     generated_batch=32,
-    generator_loss="feature_matching",
+    # Batch statistics cancel the first moments that feature matching would match.
+    generator_loss="adversarial",
     unsupervised_weight=0.3,
     consistency_weight=1.0,
     consistency_ramp_steps=300,
@@ -108,7 +110,6 @@ PRESETS["default"] = Recipe(
     temperature=0.5,
     align=True,
     augment=True,
-    # One pass of D over all images of a step instead of two.
     fused=True,
     learning_rate=2e-3,
     generator_learning_rate=1e-3,

@@ -51,7 +51,8 @@ def build_discriminator(spec: ImageSpec, class_count: int, recipe: Recipe, seed:
         for filters, kernel, stride in ((32, 5, 2), (64, 3, 2), (64, 3, 1), (128, 3, 2), (128, 3, 1)):
             x = net.conv(filters, kernel, stride)(x)
             if recipe.norm == "batch":
-                x = layers.BatchNormalization()(x)
+                # The teacher needs good statistics from the first hundred steps on: Keras' .99 is too slow.
+                x = layers.BatchNormalization(momentum=0.95)(x)
             x = layers.LeakyReLU(negative_slope=0.1)(x)
         features = layers.GlobalAveragePooling2D(name="features")(x)
         x = net.dropout(recipe.dropout)(features)

@@ -168,14 +168,16 @@ def update_fused(
     number: tf.Tensor,
     recipe: Recipe,
 ) -> tuple[Metrics, tf.Tensor]:
-    """Both D updates as one, on the sum of their losses, with one pass over labelled, unlabelled, generated images."""
-    images = [x, u]
-    if state.generator is not None:
-        images.append(call_frozen_statistics(state.generator, z))
-    sizes = [recipe.labelled_batch, recipe.unlabelled_batch, recipe.generated_batch][: len(images)]
+    """Both D updates as one, on the sum of their losses.
+
+    Labelled and unlabelled images go through D as one batch, so that they share its statistics; generated ones go
+    through as a batch of their own and move none.
+    """
+    sizes = [recipe.labelled_batch, recipe.unlabelled_batch]
+    fakes = None if state.generator is None else call_frozen_statistics(state.generator, z)
     variables = state.discriminator.trainable_variables
     with tf.GradientTape() as tape:
-        logits, features = state.discriminator(tf.concat(images, axis=0), training=True)
+        logits, features = state.discriminator(tf.concat([x, u], axis=0), training=True)
         parts = tf.split(logits, sizes)
         supervised = losses.supervised_loss(parts[0], y)
         total = supervised
@@ -186,10 +188,11 @@ def update_fused(
             total += recipe.consistency_weight * ramp * consistency
             metrics["loss_consistency"] = consistency
             metrics["pseudo_confidence"] = tf.reduce_mean(tf.reduce_max(pseudo_labels, axis=-1))
-        if state.generator is not None:
-            unsupervised = losses.unsupervised_loss(parts[1], parts[2])
+        if fakes is not None:
+            fake_logits, _ = call_frozen_statistics(state.discriminator, fakes)
+            unsupervised = losses.unsupervised_loss(parts[1], fake_logits)
             total += recipe.unsupervised_weight * unsupervised
-            metrics |= {"loss_unsupervised": unsupervised, **_real_and_fake(parts[1], parts[2])}
+            metrics |= {"loss_unsupervised": unsupervised, **_real_and_fake(parts[1], fake_logits)}
     state.discriminator_optimizer.apply(tape.gradient(total, variables), variables)
     return metrics, tf.split(features, sizes)[1]
 
@@ -221,13 +224,15 @@ def make_pseudo_labels(state: State, weak_views: tf.Tensor, prior: tf.Tensor, re
 
 
 def move_teacher(state: State, number: tf.Tensor, recipe: Recipe) -> None:
-    """Moves the teacher's weights and statistics towards D's."""
+    """Moves the teacher's weights towards D's. Batch statistics, averages already, are taken over as they are."""
     t = tf.cast(number, tf.float32)
     # The second term lets the average warm up: a constant .999 would still hold initial weights after 1,000 steps.
     decay = tf.minimum(recipe.ema_decay, (1.0 + t) / (10.0 + t))
     for average, variable in zip(state.teacher.variables, state.discriminator.variables, strict=True):
-        if variable.dtype == "float32":  # a random generator's state is no weight
+        if variable.trainable:
             average.assign(decay * average + (1.0 - decay) * variable)
+        elif variable.dtype == "float32":  # a random generator's state is no statistic
+            average.assign(variable)
 
 
 def _accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
