@@ -115,11 +115,11 @@ def summarise(images: Path, wall_s: float) -> dict[str, object]:
 
 def record(summary: dict[str, object]) -> None:
     """Keeps the figures and pictures for the README."""
-    write_text_atomically(
-        Path("docs/results/demo.json"), json.dumps({**provenance("make demo"), **summary}, indent=2) + "\n"
-    )
-    pictures = Path("docs/images")
-    pictures.mkdir(parents=True, exist_ok=True)
+    results, pictures = Path("docs/results"), Path("docs/images")
+    for folder in (results, pictures):
+        folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**provenance("make demo"), **summary}, indent=2) + "\n"
+    write_text_atomically(results / "demo.json", text)
     for name in ("contact_sheet.png", "curves.png", "samples.png"):
         shutil.copyfile(RUN / name, pictures / name)
 
