@@ -4,13 +4,9 @@ import logging
 import os
 import sys
 
-# Both must be set before TensorFlow is imported.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ["KERAS_BACKEND"] = "tensorflow"
-
 import tyro
 
-from export.publish import Options, export_run
+from export.config import Options
 from prelabel.errors import PrelabelError
 
 
@@ -18,10 +14,18 @@ def main() -> int:
     """Parses the options, exports, prints what the bundle is; returns the exit status."""
     options = tyro.cli(Options, prog="python -m export")
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    # Both must be set before TensorFlow is imported, which --help does not wait for.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
+        from export.publish import export_run
+
         directory, bundle = export_run(options)
     except PrelabelError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a folder without permission: the user's to mend, no bug of ours
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     parity = bundle.parity
     print(f"bundle {directory}: model {bundle.model_id}, {len(bundle.classes)} classes, opset {bundle.opset}")

@@ -3,12 +3,12 @@
 import logging
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from export.config import Options
 from export.convert import OPSET, to_onnx
 from export.parity import check_parity
 from prelabel.bundle import BUNDLE_FILE, MODEL_FILE, Bundle, Parity, load_bundle
@@ -20,23 +20,6 @@ from training.config import Recipe
 from training.models import build_discriminator
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Options:
-    """Turn a training run into a verified ONNX model bundle.
-
-    Example: python -m export --run runs/mnist
-    """
-
-    run: Path
-    """The training run's folder."""
-    output: Path | None = None
-    """The bundle's folder, replaced if it is there. Default: RUN/bundle."""
-    data: Path | None = None
-    """Where the parity check finds real images. Default: the data that the run was trained on."""
-    unfinished: bool = False
-    """Export the newest checkpoint of a run that has not reached its last step."""
 
 
 def export_run(options: Options) -> tuple[Path, Bundle]:
@@ -60,9 +43,16 @@ def export_run(options: Options) -> tuple[Path, Bundle]:
     discriminator = build_discriminator(spec, len(meta["classes"]), recipe, seed=0)
     load_classifier(checkpoints[-1], discriminator)
     model = to_onnx(discriminator)
-    parity = check_parity(discriminator, model, options.data or Path(meta["options"]["data"]), spec)
+    parity = check_parity(discriminator, model, _data(options, meta), spec)
     output = options.output or options.run / "bundle"
     return output, publish(output, model, parity, meta, spec)
+
+
+def _data(options: Options, meta: dict[str, Any]) -> Path:
+    data = options.data or Path(meta["data"])
+    if not data.exists():
+        raise InputError(f"the run's data {data} is not there: say with --data where real images for the check are")
+    return data
 
 
 def publish(output: Path, model: onnx.ModelProto, parity: Parity, meta: dict[str, Any], spec: ImageSpec) -> Bundle:
@@ -84,7 +74,7 @@ def publish(output: Path, model: onnx.ModelProto, parity: Parity, meta: dict[str
             input=spec,
             opset=OPSET,
             parity=parity,
-            training={key: value for key, value in meta.items() if key not in ("sums", "classes", "input", "name")},
+            training={key: value for key, value in meta.items() if key not in ("sums", "classes", "input", "name", "data")},
             files={MODEL_FILE: sha256_file(fresh / MODEL_FILE)},
         )
         write_text_atomically(fresh / BUNDLE_FILE, bundle.to_json())

@@ -159,6 +159,8 @@ def info(options: Info) -> int:
 
 def sheet(options: Sheet) -> int:
     """Does `prelabel sheet`."""
+    if not options.output.parent.is_dir():
+        raise InputError(f"--output {options.output}: there is no folder {options.output.parent}")
     sheet_of_predictions(options.output, options.predictions, open_source(options.input))
     print(options.output)
     return 0

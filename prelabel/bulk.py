@@ -97,7 +97,7 @@ class BulkConfig:
 
 @dataclass(frozen=True)
 class BulkSummary:
-    """What the output directory holds after a run, and how the run went; the content of `summary.json`."""
+    """What the output directory holds after a run, and how the run went; the content of `_summary.json`."""
 
     images: int
     """Rows in the output directory, error rows too, of all runs."""
@@ -134,7 +134,7 @@ def run_bulk(
     Args:
         config: Where to and how.
         source: The images.
-        input_name: What the user calls them, for messages and `run.json`.
+        input_name: What the user calls them, for messages and `_run.json`.
         predictor: The model.
         progress: How progress is shown on the error stream.
 

@@ -77,8 +77,11 @@ def load_engine(directory: Path, device: Device = "auto", threads: int = 0) -> O
 
     Raises:
         BundleError: See `load_bundle`.
+        InputError: `threads` is negative.
         DeviceError: `cuda` was asked for and does not work here.
     """
+    if threads < 0:
+        raise InputError(f"threads is {threads}: 0 (all cores) or more wanted")
     bundle = load_bundle(directory)
     model = (directory / MODEL_FILE).read_bytes()
     if device == "cpu":

@@ -1,8 +1,8 @@
 """The output directory of bulk work: whose it is, which shards are finished, and that one process writes it.
 
     part-00000-<key>.parquet ...   finished shards; a file under its final name is whole
-    run.json                       which input and model the directory belongs to
-    summary.json                   written at the end of a run
+    _run.json                       which input and model the directory belongs to
+    _summary.json                   written at the end of a run
     .lock                          held by the running process
 
 A shard is `shard_size` images in the order of the input. The key in its name stands for input and model.
@@ -29,15 +29,16 @@ from prelabel.table import FILE_PATTERN, ShardInfo, read_info, require_pyarrow
 
 logger = logging.getLogger(__name__)
 
-RUN_FILE = "run.json"
-SUMMARY_FILE = "summary.json"
+# Readers of Parquet data sets pass over names that start with an underscore.
+RUN_FILE = "_run.json"
+SUMMARY_FILE = "_summary.json"
 LOCK_FILE = ".lock"
-_OURS = re.compile(r"part-\d{5,}-[0-9a-f]{12}\.parquet$|summary\.json$")
+_OURS = re.compile(r"part-\d{5,}-[0-9a-f]{12}\.parquet$|_summary\.json$")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What an output directory belongs to; the content of `run.json`."""
+    """What an output directory belongs to; the content of `_run.json`."""
 
     input: str
     """Path of the input as it was given."""
@@ -166,10 +167,10 @@ def _write_run(directory: Path, run: Run) -> None:
 
 
 def read_run(directory: Path) -> Run | None:
-    """Returns whose output the directory is, None where there is no `run.json`.
+    """Returns whose output the directory is, None where there is no `_run.json`.
 
     Raises:
-        InputError: `run.json` is damaged.
+        InputError: `_run.json` is damaged.
     """
     path = directory / RUN_FILE
     try:

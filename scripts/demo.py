@@ -97,7 +97,7 @@ def summarise(images: Path, wall_s: float) -> dict[str, object]:
     assert source.labels is not None
     hidden = np.array([index[str(label)] for label in source.labels])
     training = json.loads((RUN / "training.json").read_text())
-    bulk = json.loads((RUN / "predictions" / "summary.json").read_text())
+    bulk = json.loads((RUN / "predictions" / "_summary.json").read_text())
     summary = {
         "test_accuracy": training["test_accuracy"],
         "prelabel_accuracy": float((predicted == hidden).mean()),

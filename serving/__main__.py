@@ -30,17 +30,17 @@ async def serve(engine: Engine, config: Config) -> None:
         loop.add_signal_handler(number, stop.set)
     server = Server(engine, config)
     await server.start()
-    if config.port_file:
-        write_text_atomically(config.port_file, f"{server.port}\n")
-    logger.info(
-        "serving",
-        extra={
-            "address": f"{config.host}:{server.port}",
-            "model_id": engine.bundle.model_id,
-            "execution_provider": engine.execution_provider,
-        },
-    )
     try:
+        if config.port_file:
+            write_text_atomically(config.port_file, f"{server.port}\n")
+        logger.info(
+            "serving",
+            extra={
+                "address": f"{config.host}:{server.port}",
+                "model_id": engine.bundle.model_id,
+                "execution_provider": engine.execution_provider,
+            },
+        )
         await stop.wait()
     finally:
         if config.port_file:
@@ -59,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asyncio.run(serve(engine, config))
     except PrelabelError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a folder without permission: the user's to mend, no bug of ours
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 

@@ -17,12 +17,15 @@ def main() -> int:
     # Both must be set before TensorFlow is imported, which --help does not wait for.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    from training.train import train
-
     try:
+        from training.train import train
+
         summary = train(options)
     except PrelabelError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a folder without permission: the user's to mend, no bug of ours
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"interrupted: the same command goes on from the last checkpoint in {options.output}", file=sys.stderr)

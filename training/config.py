@@ -153,7 +153,7 @@ class Options:
     evaluate_every: int = 250
     """Steps between evaluations on training images whose labels are hidden, for the curves only."""
     overwrite: bool = False
-    """Start over where the folder holds another run."""
+    """Start over where the folder holds another run; its bundle and predictions stay until they are made again."""
     progress: Literal["auto", "json", "none"] = "auto"
     """How progress is shown."""
 
@@ -163,18 +163,25 @@ class Options:
         Raises:
             InputError: An option is out of its range.
         """
-        for name, low in (("steps", 1), ("labels", 1), ("image_size", 8), ("seed", 0), ("max_unlabelled", 1)):
+        limits = {
+            "steps": (1, 10**9),
+            "labels": (1, 10**9),
+            "image_size": (8, 512),
+            "seed": (0, 2**31 - 1),
+            "max_unlabelled": (1, 10**9),
+        }
+        for name, (low, high) in limits.items():
             value = getattr(self, name)
-            if value is not None and value < low:
-                raise InputError(f"--{name.replace('_', '-')} {value} is out of range: {low} or more wanted")
+            if value is not None and not low <= value <= high:
+                raise InputError(f"--{name.replace('_', '-')} {value} is out of range: {low} to {high} wanted")
         if min(self.checkpoint_every, self.evaluate_every) < 1:
             raise InputError("--checkpoint-every and --evaluate-every must be 1 or more")
         recipe = PRESETS[self.preset]
         return recipe if self.steps is None else dataclasses.replace(recipe, steps=self.steps)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the run's result, for config.json: another identity is another run."""
+        """What decides the run's result beside the data, for config.json: another identity is another run."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        for name in ("output", "overwrite", "progress", "checkpoint_every"):
+        for name in ("data", "output", "overwrite", "progress", "checkpoint_every"):
             del plain[name]
         return {**plain, "recipe": dataclasses.asdict(self.recipe())}

@@ -1,5 +1,6 @@
 """Images and labels of a run. Labels that the run may not see live in another object than those it may."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.errors import ImageError, InputError
-from prelabel.images import ImageSpec, Pixels, image_size_and_channels
+from prelabel.images import IMAGE_SUFFIXES, ImageSpec, Pixels, image_size_and_channels
 from prelabel.sources import FolderSource, IdxSource, ParquetSource, Sample, Source, open_source
 
 MAX_IMAGE_SIZE_PX = 64
 """Larger images are brought to this side length unless the user says otherwise: CPU training has to end."""
 UNLABELLED = -1
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Dataset:
     """What a data path holds, split by who may see it."""
 
     training: TrainingSet
+    manifest_hash: str
+    """Hash of the training split, test images not among them."""
     hidden: Evaluation | None
     """Training images whose labels were hidden by the label draw."""
     test_source: Source | None
@@ -103,6 +108,7 @@ def load_dataset(
     shown = _draw(labels, classes, label_count, seed)
     hidden = np.setdiff1d(np.flatnonzero(labels != UNLABELLED), shown)
     return Dataset(
+        manifest_hash=train.manifest_hash,
         training=TrainingSet(classes, spec, images[shown], labels[shown], images[pile]),
         hidden=Evaluation(images[hidden], labels[hidden]) if len(hidden) else None,
         test_source=test,
@@ -110,15 +116,25 @@ def load_dataset(
     )
 
 
-def load_test(source: Source, training: TrainingSet) -> Evaluation:
-    """Reads the test split; images of unknown classes or without a label are an error, broken ones too."""
-    images, labels = [], []
+def load_test(source: Source, training: TrainingSet) -> tuple[Evaluation | None, tuple[str, ...]]:
+    """Reads the test split; returns what can be used of it, and what cannot, with the reason.
+
+    An image that cannot be decoded, or is of a class that training has no image of, is left out: a finished training
+    should not be lost to it.
+    """
+    images, labels, skipped = [], [], []
     for sample in source.read(0, len(source)):
-        if sample.label not in training.classes:
-            raise InputError(f"test image {sample.path} has label {sample.label!r}, which training has no image of")
-        images.append(sample.pixels(training.spec))
+        try:
+            if sample.label not in training.classes:
+                raise ImageError(f"its label {sample.label!r} is none of the training's classes")
+            pixels = sample.pixels(training.spec)
+        except ImageError as error:
+            skipped.append(f"{sample.path}: {error}")
+            continue
+        images.append(pixels)
         labels.append(training.classes.index(sample.label))
-    return Evaluation(np.stack(images), np.array(labels, np.int32))
+    test = Evaluation(np.stack(images), np.array(labels, np.int32)) if images else None
+    return test, tuple(skipped)
 
 
 def find_splits(path: Path) -> tuple[Source, Source | None]:
@@ -173,6 +189,11 @@ def choose_spec(samples: Sequence[Sample], image_size: int | None) -> ImageSpec:
     return ImageSpec(max(8, round(height * shrink)), max(8, round(width * shrink)), 1 if channels == 1 else 3)
 
 
+def is_image_name(name: str) -> bool:
+    """True for names that `FolderSource` lists."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+
+
 def _shape(sample: Sample) -> tuple[int, int, int]:
     if isinstance(sample.content, bytes):
         return image_size_and_channels(sample.content)
@@ -189,6 +210,15 @@ def _folder_splits(path: Path) -> tuple[Source, Source | None]:
             f"{path} is no data set: wanted are labelled/<class>/ (and unlabelled/), train-images-idx3-ubyte[.gz], "
             f"or *.parquet; found {found}"
         )
+    loose = sorted(entry.name for entry in (path / "labelled").iterdir() if is_image_name(entry.name))
+    if loose:
+        logger.warning(
+            "%d images lie in %s without a class folder and count as unlabelled, for example %s",
+            len(loose), path / "labelled", loose[0],
+        )  # fmt: skip
+    for folder in sorted((path / "labelled").iterdir()):
+        if folder.is_dir() and not any(is_image_name(file.name) for file in folder.rglob("*")):
+            logger.warning("%s holds no images: there will be no class %r", folder, folder.name)
     test = FolderSource(path, only=("test",))
     return FolderSource(path, only=("labelled", "unlabelled")), test if len(test) else None
 

@@ -33,6 +33,8 @@ COLUMNS = (
 run writes the same rows as one that was not interrupted."""
 
 SAMPLES_PER_ROW = 16
+SAMPLE_SCALE = 2
+"""Generated images are small; twice their size is easier to look at."""
 
 
 class Recorder:
@@ -63,7 +65,8 @@ class Recorder:
 
     def add_samples(self, step: int, images: Pixels) -> None:
         """Writes generated images, uint8 [`SAMPLES_PER_ROW`, H, W, C], as one row, and all rows so far as a grid."""
-        strip = np.concatenate(list(images), axis=1)
+        framed = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=128)
+        strip = np.concatenate(list(framed), axis=1).repeat(SAMPLE_SCALE, axis=0).repeat(SAMPLE_SCALE, axis=1)
         save_png(self._directory / "samples" / f"step-{step:08d}.png", strip)
         strips = sorted((self._directory / "samples").glob("step-*.png"))
         save_png(self._directory / "samples.png", np.concatenate([_read_png(path) for path in strips], axis=0))

@@ -1,20 +1,18 @@
 """The training loop: data, networks, steps, checkpoints, evaluation, in the order in which they happen.
 
 Resuming, in order:
-1. The folder's config.json must be of the same run (`Options.identity`); another one is an error, or `--overwrite`.
+1. The folder's config.json must be of the same options and the same data (`training.run`); else it is an error, or
+   `--overwrite` starts over.
 2. A run with training.json is finished; its summary is returned.
 3. Otherwise the newest checkpoint gives every variable, the step, and the metrics summed since the last row.
 4. Rows and samples written after that checkpoint are dropped; batches and noise depend on (seed, step) alone, so the
    rows that follow are those of an uninterrupted run.
 """
 
-import dataclasses
 import json
 import logging
 import math
 import resource
-import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,17 +22,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from prelabel.errors import InputError, TrainingError
+from prelabel.errors import TrainingError
 from prelabel.files import write_text_atomically
 from prelabel.images import Pixels
 from prelabel.progress import Progress
-from training.augment import Kind, choose_kind
+from training.augment import choose_kind
 from training.batches import BalancedSampler, EpochSampler
 from training.checkpoint import list_checkpoints, load_checkpoint, read_meta, save_checkpoint
 from training.config import Options
-from training.dataset import Dataset, load_dataset, load_test
+from training.dataset import load_dataset, load_test
 from training.evaluate import Classifier
 from training.recorder import SAMPLES_PER_ROW, Recorder, Row, plot_curves
+from training.run import check_folder, describe, open_run
 from training.step import State, build_state, make_step
 
 logger = logging.getLogger(__name__)
@@ -55,10 +54,7 @@ def train(options: Options) -> Summary:
         TrainingError: A loss is not finite, or a checkpoint cannot be read.
     """
     recipe = options.recipe()
-    finished = open_run(options)
-    if finished is not None:
-        logger.info("%s is finished already: test accuracy %s", options.output, finished["test_accuracy"])
-        return finished
+    check_folder(options)
 
     # Data: what training may see, what only evaluation may see.
     dataset = load_dataset(
@@ -73,7 +69,10 @@ def train(options: Options) -> Summary:
         logger.warning("skipped: %s", reason)
     kind = choose_kind(data.unlabelled) if options.augment == "auto" else options.augment
     meta = describe(options, dataset, kind)
-    write_text_atomically(options.output / "config.json", json.dumps(meta, indent=2) + "\n")
+    finished = open_run(options, meta)
+    if finished is not None:
+        logger.info("%s is finished already: test accuracy %s", options.output, finished["test_accuracy"])
+        return finished
     logger.info(
         "%d labelled, %d unlabelled images, %s, %d classes, augmentation %s",
         len(data.labelled), len(data.unlabelled), "x".join(map(str, data.spec.shape)), len(data.classes), kind,
@@ -126,10 +125,13 @@ def train(options: Options) -> Summary:
     recorder.close()
 
     # The end: the only time that the test split is read.
-    test = None if dataset.test_source is None else load_test(dataset.test_source, data)
+    test, test_skipped = (None, ()) if dataset.test_source is None else load_test(dataset.test_source, data)
+    for reason in test_skipped:
+        logger.warning("skipped in the test split: %s", reason)
     summary: Summary = {
         "test_accuracy": None if test is None else classifier.accuracy(test),
         "test_images": 0 if test is None else len(test.labels),
+        "test_skipped": len(test_skipped),
         "hidden_accuracy": None if dataset.hidden is None else classifier.accuracy(dataset.hidden),
         "preset": options.preset,
         "labels": len(data.labels),
@@ -143,49 +145,6 @@ def train(options: Options) -> Summary:
     }
     write_text_atomically(options.output / "training.json", json.dumps(summary, indent=2) + "\n")
     return summary
-
-
-def open_run(options: Options) -> Summary | None:
-    """Makes the run's folder ready; returns the summary if the same run is finished there.
-
-    Raises:
-        InputError: The folder holds another run, or something else.
-    """
-    directory = options.output
-    config = directory / "config.json"
-    if options.overwrite and config.exists():
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    if not config.exists():
-        if any(directory.iterdir()):
-            raise InputError(f"--output {directory} holds other files and no config.json: choose another folder")
-        return None
-    known = json.loads(config.read_text())["options"]
-    wanted = options.identity()
-    different = sorted(name for name in wanted if known.get(name) != wanted[name])
-    if different:
-        name = different[0]
-        raise InputError(
-            f"--output {directory} holds a run with {name} {known.get(name)}, not {wanted[name]}: "
-            "choose another folder, or start over with --overwrite"
-        )
-    summary = directory / "training.json"
-    return json.loads(summary.read_text()) if summary.exists() else None
-
-
-def describe(options: Options, dataset: Dataset, kind: Kind) -> Summary:
-    """Returns what config.json and every checkpoint say about the run."""
-    spec = dataset.training.spec
-    return {
-        "name": options.output.name,
-        "options": options.identity(),
-        "classes": list(dataset.training.classes),
-        "input": dataclasses.asdict(spec),
-        "augment": kind,
-        "label_counts": np.bincount(dataset.training.labels, minlength=len(dataset.training.classes)).tolist(),
-        "commit": code_version(),
-        "tensorflow": tf.__version__,
-    }
 
 
 def resume(existing: list[Path], state: State) -> tuple[int, dict[str, float], float]:
@@ -218,16 +177,6 @@ def generate(generator: keras.Model, latent: tf.Tensor) -> Pixels:
     images = generator(latent, training=False).numpy()
     pixels: Pixels = np.clip(np.rint((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
     return pixels
-
-
-def code_version() -> str:
-    """Returns the checkout's commit, with `-dirty` where files differ from it, or `unknown` outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 def peak_memory_bytes() -> int:

@@ -99,7 +99,7 @@ def test_the_command_reports_errors_by_its_status_and_writes_json_progress(
     events = [json.loads(line) for line in done.stderr.splitlines()]
     assert (events[-1]["event"], events[-1]["done"], events[-1]["total"]) == ("finished", COUNT, COUNT)
     assert f"{COUNT} images in {tmp_path / 'out'}, {len(BROKEN)} of them with errors" in done.stdout
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["errors"] == len(BROKEN)
+    assert json.loads((tmp_path / "out" / "_summary.json").read_text())["errors"] == len(BROKEN)
 
 
 KILLED_AT = """

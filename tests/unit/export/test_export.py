@@ -11,9 +11,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from export import publish as publishing
+from export.config import Options
 from export.convert import check_graph, to_onnx
 from export.parity import Outputs, check_parity, compare, read_real_images
-from export.publish import Options, export_run
+from export.publish import export_run
 from prelabel.bundle import load_bundle
 from prelabel.engine import load_engine
 from prelabel.errors import InputError, ParityError

@@ -107,7 +107,7 @@ def test_the_stream_is_not_drained_between_shards(tmp_path: Path) -> None:
 
 def test_the_summary_is_written_and_says_it_all(tmp_path: Path) -> None:
     summary = bulk(tmp_path / "out", ListSource(25, frozenset({3})))
-    written = json.loads((tmp_path / "out" / "summary.json").read_text())
+    written = json.loads((tmp_path / "out" / "_summary.json").read_text())
     assert written == {**dataclasses.asdict(summary), "input": "pile"}
     assert written["labels"] == {"low": 13, "high": 11}
     assert (written["model_id"], written["manifest_hash"]) == ("model-1", "manifest")
@@ -158,7 +158,7 @@ def test_a_run_that_broke_off_is_taken_up_behind_its_last_file(tmp_path: Path, b
     first = ListPredictor(fail_at_batch=batch)
     with pytest.raises(KeyboardInterrupt):
         bulk(output, ListSource(33), first)
-    assert not (output / "summary.json").exists()
+    assert not (output / "_summary.json").exists()
     kept = len(parts(output)) * 10
     # Every whole shard is kept: shards are batches of 4, 4 and 2.
     assert kept == batch // 3 * 10
@@ -261,15 +261,15 @@ def test_another_input_is_named_with_the_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_directory_with_other_files_is_refused(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "holiday.jpg").write_text("x")
-    (tmp_path / "part-00000-0123456789ab.parquet").write_text("not ours: there is no run.json")
-    with pytest.raises(InputError, match=r"holds other files \(holiday\.jpg, part-.* and no run\.json"):
+    (tmp_path / "part-00000-0123456789ab.parquet").write_text("not ours: there is no _run.json")
+    with pytest.raises(InputError, match=r"holds other files \(holiday\.jpg, part-.* and no _run\.json"):
         bulk(tmp_path, ListSource(25), overwrite=overwrite)
     assert len([path for path in tmp_path.iterdir() if path.name != LOCK_FILE]) == 2
 
 
 def test_a_damaged_run_file_is_named(tmp_path: Path) -> None:
     bulk(tmp_path / "out", ListSource(5))
-    (tmp_path / "out" / "run.json").write_text("{")
+    (tmp_path / "out" / "_run.json").write_text("{")
     with pytest.raises(InputError, match=r"run\.json is damaged"):
         bulk(tmp_path / "out", ListSource(5))
 
@@ -306,7 +306,7 @@ def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
     output = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         bulk(output, ListSource(33), ListPredictor(fail_at_batch=5))
-    names = [f".{parts(output)[0]}.12.tmp", ".run.json.13.tmp", ".summary.json.14.tmp"]
+    names = [f".{parts(output)[0]}.12.tmp", "._run.json.13.tmp", "._summary.json.14.tmp"]
     for name in names:
         (output / name).write_text("half")
     (output / ".mine.tmp").write_text("of others")

@@ -59,7 +59,8 @@ def test_a_test_folder_is_the_test_split_and_no_part_of_training(tmp_path: Path)
     shutil.copytree(tmp_path / "labelled", tmp_path / "test")
     dataset = load(tmp_path)
     assert len(dataset.training.labelled) == 4
-    assert load_test(dataset.test_source, dataset.training).labels.tolist() == [0, 0, 1, 1]
+    test, skipped = load_test(dataset.test_source, dataset.training)
+    assert (test.labels.tolist(), skipped) == ([0, 0, 1, 1], ())
 
 
 def test_parquet_with_null_labels(tmp_path: Path) -> None:
@@ -160,10 +161,24 @@ def test_a_missing_path_is_a_clear_error(tmp_path: Path) -> None:
         load(tmp_path / "nothing")
 
 
-def test_a_test_image_of_an_unknown_class_is_a_clear_error(tmp_path: Path) -> None:
+def test_test_images_that_cannot_be_used_are_left_out_and_named(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 2, "b": 2})
     shutil.copytree(tmp_path / "labelled", tmp_path / "test")
     (tmp_path / "test/a").rename(tmp_path / "test/new")
+    (tmp_path / "test/b/0.png").write_bytes(png()[:40])
     dataset = load(tmp_path)
-    with pytest.raises(InputError, match="label 'new'"):
-        load_test(dataset.test_source, dataset.training)
+    test, skipped = load_test(dataset.test_source, dataset.training)
+    assert test.labels.tolist() == [1]
+    assert [Path(reason.split(": ")[0]).name for reason in skipped] == ["0.png", "0.png", "1.png"]
+    assert sum("label 'new'" in reason for reason in skipped) == 2
+
+
+def test_images_without_a_class_folder_and_empty_classes_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folder(tmp_path, {"a": 2, "b": 2})
+    (tmp_path / "labelled/loose.png").write_bytes(png())
+    (tmp_path / "labelled/empty").mkdir()
+    assert load(tmp_path).training.classes == ("a", "b")
+    assert "1 images lie in" in caplog.text
+    assert "no class 'empty'" in caplog.text

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,34 @@ def test_another_run_in_the_folder_is_refused(finished: tuple[Path, Path], tmp_p
     assert (tmp_path / "mine.txt").exists()
 
 
+def test_changed_data_is_not_resumed(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    data, run = finished
+    shutil.copytree(run, tmp_path / "run")
+    other = write_idx_dataset(tmp_path / "data", train_count=243)
+    with pytest.raises(InputError, match="a run with data whose manifest_hash is"):
+        train(options(other, tmp_path / "run"))
+    moved = shutil.copytree(data, tmp_path / "moved")
+    assert train(options(moved, tmp_path / "run"))["steps"] == 12
+
+
+@pytest.mark.parametrize("content", ['{"architectures": ["Bert"]}', "no json"])
+def test_a_config_of_somebody_else_is_never_touched(content: str, finished: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    (tmp_path / "model.bin").write_bytes(b"precious")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="not of a training run"):
+            train(options(finished[0], tmp_path, overwrite=overwrite))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.bin"]
+
+
+def test_overwrite_removes_nothing_before_the_data_is_read(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    with pytest.raises(InputError, match="does not exist"):
+        train(options(tmp_path / "typo", run, overwrite=True))
+    assert (run / "training.json").exists()
+    assert list_checkpoints(run / "checkpoints")
+
+
 def test_overwrite_starts_over(finished: tuple[Path, Path], tmp_path: Path) -> None:
     data, _ = finished
     train(options(data, tmp_path / "run", steps=2))
@@ -160,7 +189,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_losses(
     assert [read_meta(path)["step"] for path in list_checkpoints(tmp_path / "run/checkpoints")] == [4]
 
 
-@pytest.mark.parametrize("change", [{"steps": 0}, {"labels": 0}, {"seed": -1}, {"checkpoint_every": 0}])
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 0}, {"labels": 0}, {"seed": -1}, {"seed": 2**31}, {"image_size": 9999}, {"checkpoint_every": 0}],
+)
 def test_options_out_of_range_are_named(change: dict[str, int], finished: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=next(iter(change)).replace("_", "-")):
         train(options(finished[0], tmp_path / "run", **change))

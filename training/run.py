@@ -1,0 +1,125 @@
+"""The run's folder: whose it is, and what config.json and every checkpoint say about it."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from prelabel.errors import InputError
+from prelabel.files import write_text_atomically
+from training.augment import Kind
+from training.config import Options
+from training.dataset import Dataset
+
+WRITTEN = (
+    "training.json", "metrics.csv", "curves.png", "samples.png", "samples", "checkpoints", "tensorboard", "config.json"
+)  # fmt: skip
+"""What training writes and `--overwrite` removes; config.json last: a kill in between leaves the folder ours."""
+
+DATA_FIELDS = ("manifest_hash", "classes", "input", "label_counts")
+"""Fields of config.json that change with the data."""
+
+
+def check_folder(options: Options) -> None:
+    """Makes the run's folder, and checks the options against those of the run that it holds.
+
+    Raises:
+        InputError: The folder holds a run with other options, or something else.
+    """
+    directory = options.output
+    directory.mkdir(parents=True, exist_ok=True)
+    known = _read_config(directory)
+    if known is None:
+        others = sorted(path.name for path in directory.iterdir())
+        if others:
+            raise InputError(f"--output {directory} holds other files ({', '.join(others[:3])}): choose another folder")
+        return
+    if options.overwrite:
+        return
+    there, wanted = known["options"], options.identity()
+    recipes = there.pop("recipe"), wanted.pop("recipe")
+    if there == wanted:  # a new version of prelabel may have changed the preset
+        there, wanted = recipes
+    for name in wanted:
+        if there.get(name) != wanted[name]:
+            raise _other_run(directory, name, there.get(name), wanted[name])
+
+
+def open_run(options: Options, meta: dict[str, Any]) -> dict[str, Any] | None:
+    """Claims the folder for the run that `meta` describes; returns the summary if the same run is finished there.
+
+    Raises:
+        InputError: The folder holds a run on other data.
+    """
+    directory = options.output
+    known = _read_config(directory)
+    if known is not None and options.overwrite:
+        for name in WRITTEN:
+            path = directory / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        known = None
+    if known is not None:
+        for name in DATA_FIELDS:
+            if known.get(name) != meta[name]:
+                raise _other_run(directory, f"data whose {name} is", known.get(name), meta[name])
+        summary = directory / "training.json"
+        if summary.exists():
+            finished: dict[str, Any] = json.loads(summary.read_text())
+            return finished
+    write_text_atomically(directory / "config.json", json.dumps(meta, indent=2) + "\n")
+    return None
+
+
+def describe(options: Options, dataset: Dataset, kind: Kind) -> dict[str, Any]:
+    """Returns what config.json and every checkpoint say about the run."""
+    training = dataset.training
+    return {
+        "name": options.output.name,
+        "data": str(options.data),
+        "manifest_hash": dataset.manifest_hash,
+        "options": options.identity(),
+        "classes": list(training.classes),
+        "input": dataclasses.asdict(training.spec),
+        "augment": kind,
+        "label_counts": np.bincount(training.labels, minlength=len(training.classes)).tolist(),
+        "commit": code_version(),
+        "tensorflow": tf.__version__,
+    }
+
+
+def code_version() -> str:
+    """Returns the checkout's commit, with `-dirty` where files differ from it, or `unknown` outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _read_config(directory: Path) -> dict[str, Any] | None:
+    path = directory / "config.json"
+    if not path.exists():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        if {"options", "classes", "input", "commit"} <= set(content) and "recipe" in content["options"]:
+            return content
+    except (ValueError, TypeError):
+        pass
+    raise InputError(f"--output {directory} holds a config.json that is not of a training run: choose another folder")
+
+
+def _other_run(directory: Path, what: str, there: object, wanted: object) -> InputError:
+    return InputError(
+        f"--output {directory} holds a run with {what} {there}, not {wanted}: choose another folder, or start over "
+        "with --overwrite"
+    )
