@@ -74,7 +74,9 @@ def publish(output: Path, model: onnx.ModelProto, parity: Parity, meta: dict[str
             input=spec,
             opset=OPSET,
             parity=parity,
-            training={key: value for key, value in meta.items() if key not in ("sums", "classes", "input", "name", "data")},
+            training={
+                key: value for key, value in meta.items() if key not in ("sums", "classes", "input", "name", "data")
+            },
             files={MODEL_FILE: sha256_file(fresh / MODEL_FILE)},
         )
         write_text_atomically(fresh / BUNDLE_FILE, bundle.to_json())

@@ -94,3 +94,12 @@ def test_training_names_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "'image'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["training", "export"])
+def test_an_output_that_cannot_be_written_is_one_line(command: str, data: Path, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    source = ("--data", data) if command == "training" else ("--run", bundle.parent)
+    done = run(command, *source, "--output", tmp_path / "file" / "out", status=2)
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -103,6 +104,11 @@ def test_the_stream_is_not_drained_between_shards(tmp_path: Path) -> None:
     predictor = ListPredictor()
     bulk(tmp_path / "out", ListSource(50), predictor)
     assert predictor.streams == 1
+
+
+def test_the_output_opens_as_a_parquet_data_set(tmp_path: Path) -> None:
+    bulk(tmp_path / "out", ListSource(25, frozenset({3})))
+    assert pq.read_table(tmp_path / "out").num_rows == 25
 
 
 def test_the_summary_is_written_and_says_it_all(tmp_path: Path) -> None:
