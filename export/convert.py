@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from prelabel.errors import ParityError
 from training import losses
-from training.step import to_network_range
+from training.state import to_network_range
 
 OPSET = 17
 INPUT_NAME = "images"

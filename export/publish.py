@@ -33,11 +33,14 @@ def export_run(options: Options) -> tuple[Path, Bundle]:
     if not checkpoints:
         raise InputError(f"--run {options.run} holds no training run with a checkpoint: make one with `make train`")
     meta = read_meta(checkpoints[-1])
-    recipe = Recipe(**meta["options"]["recipe"])
-    if meta["step"] < recipe.steps and not options.unfinished:
+    try:
+        recipe = Recipe(**meta["options"]["recipe"])
+    except TypeError as error:
+        raise InputError(f"--run {options.run} is of another version of prelabel: train it again ({error})") from error
+    if meta["step"] < meta["total_steps"] and not options.unfinished:
         raise InputError(
-            f"--run {options.run} has reached step {meta['step']} of {recipe.steps}: train on with the same command, "
-            "or export it as it is with --unfinished"
+            f"--run {options.run} has reached step {meta['step']} of {meta['total_steps']}: train on with "
+            f"`python -m training resume {options.run}`, or export it as it is with --unfinished"
         )
     spec = ImageSpec(**meta["input"])
     discriminator = build_discriminator(spec, len(meta["classes"]), recipe, seed=0)

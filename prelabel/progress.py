@@ -84,6 +84,10 @@ class Progress:
             self._marks.popleft()
         self._report(now)
 
+    def expect(self, total: int) -> None:
+        """Changes the units of the whole work."""
+        self._total = total
+
     def note(self, text: str) -> None:
         """Writes a line that stays, such as a result on the way."""
         if self._mode == "json":

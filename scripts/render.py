@@ -1,56 +1,38 @@
-"""Renders the measured figures of docs/results/*.json into the marked blocks of README.md: `make docs`."""
+"""Renders the figures of docs/results/*.json into the marked blocks of README.md and docs/quality.md: `make docs`."""
 
+import functools
 import json
 import re
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-README = Path("README.md")
-RESULTS = Path("docs/results")
+from scripts import quality_page
 
-ROWS = (
-    ("supervised", 100, "plain classifier, 100 labels", "70 %"),
-    ("book", 100, "SGAN of the book, 100 labels", "89 %"),
-    ("supervised", 10_000, "plain classifier, 10,000 labels", "98 %"),
-    ("default", 100, "prelabel's default, 100 labels", ""),
-)
-"""(preset, labels, what it is, the book's figure)."""
+PAGES = (Path("README.md"), Path("docs/quality.md"))
+IMAGES = Path("docs/images")
+RESULTS = Path("docs/results")
 
 
 def main() -> None:
-    """Rewrites README.md."""
-    README.write_text(render(README.read_text()))
+    """Rewrites the pages and draws their pictures."""
+    for page in PAGES:
+        page.write_text(render(page.read_text()))
+    runs = load("quality")["runs"]
+    quality_page.plot_errors(IMAGES / "error_against_labels.png", runs)
+    quality_page.plot_curves(IMAGES / "quality_curves.png", runs)
 
 
 def render(text: str) -> str:
     """Returns the text with the content of each `<!-- figures: NAME -->` block made anew from the results."""
-    blocks: dict[str, Callable[[], str]] = {"accuracy": accuracy, "demo": demo, "install": install}
+    blocks: dict[str, Callable[[], str]] = {"demo": demo, "install": install}
+    for name, make in quality_page.BLOCKS.items():
+        blocks[name] = functools.partial(make, load("quality")["runs"])
 
     def block(match: re.Match[str]) -> str:
         return f"<!-- figures: {match[1]} -->\n{blocks[match[1]]()}\n<!-- end -->"
 
     return re.sub(r"<!-- figures: (\w+) -->\n.*?<!-- end -->", block, text, flags=re.DOTALL)
-
-
-def accuracy() -> str:
-    """Returns the table of test accuracies."""
-    results = load("training")
-    lines = ["| | the book | mean | sd | worst | draws | all draws |", "|---|---|---|---|---|---|---|"]
-    for preset, labels, title, book in ROWS:
-        runs = [run for run in results["runs"] if (run["preset"], run["labels"]) == (preset, labels)]
-        values = [100.0 - run["test_error"] for run in runs]
-        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-        shown = " ".join(f"{value:.2f}" for value in values)
-        lines.append(
-            f"| {title} | {book} | {statistics.mean(values):.2f} % | {deviation:.2f} | {min(values):.2f} % "
-            f"| {len(values)} | {shown} |"
-        )
-    commits = sorted({run["commit"] for run in results["runs"]})
-    lines.append("")
-    lines.append(f"Test accuracy on MNIST; `{results['command']}`, commit {', '.join(commits)}, {machine(results)}.")
-    return "\n".join(lines)
 
 
 def demo() -> str:

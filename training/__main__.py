@@ -1,5 +1,6 @@
 """The command `python -m training`."""
 
+import dataclasses
 import logging
 import os
 import sys
@@ -7,19 +8,26 @@ import sys
 import tyro
 
 from prelabel.errors import PrelabelError
-from training.config import Options
+from training.config import Options, Resume
 
 
 def main() -> int:
     """Parses the options, trains, prints the result; returns the exit status."""
-    options = tyro.cli(Options, prog="python -m training")
+    resume = None
+    if sys.argv[1:2] == ["resume"]:
+        resume = tyro.cli(Resume, prog="python -m training resume", args=sys.argv[2:])
+    else:
+        options = tyro.cli(Options, prog="python -m training")
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
     # Both must be set before TensorFlow is imported, which --help does not wait for.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
+        from training.run import options_of
         from training.train import train
 
+        if resume:
+            options = dataclasses.replace(options_of(resume.run, resume.data), progress=resume.progress)
         summary = train(options)
     except PrelabelError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -28,7 +36,7 @@ def main() -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"interrupted: the same command goes on from the last checkpoint in {options.output}", file=sys.stderr)
+        print(f"interrupted: go on with `python -m training resume {options.output}`", file=sys.stderr)
         return 130
     for name in ("test_accuracy", "hidden_accuracy"):
         if summary[name] is not None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from prelabel.errors import TrainingError
 from prelabel.files import write_atomically
-from training.step import State
+from training.state import State
 
 KEEP = 2
 """Newest checkpoints that are kept: the one before the last is there should the disk lose the last."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from prelabel.images import Pixels
 from training.dataset import Evaluation
-from training.step import to_network_range
+from training.state import to_network_range
 
 BATCH = 500
 

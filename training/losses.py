@@ -50,6 +50,29 @@ def consistency_loss(pseudo_labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(tf.stop_gradient(pseudo_labels), logits))
 
 
+def joint_distribution(first: tf.Tensor, second: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Returns how often two views of an image are of class i and j: float32 [K, K], symmetric, sums to 1.
+
+    Takes the logits of both views, float32 [B, K], and the images' weights, float32 [B], not all 0 (Ji et al. 2019,
+    eq. 2 and the symmetrisation below it).
+    """
+    weighted = tf.nn.softmax(first) * (weights / tf.reduce_sum(weights))[:, None]
+    counts = tf.matmul(weighted, tf.nn.softmax(second), transpose_a=True)
+    return 0.5 * (counts + tf.transpose(counts))
+
+
+def information_loss(joint: tf.Tensor, average: tf.Tensor) -> tf.Tensor:
+    """Returns minus the mutual information I = sum P_ij log(P_ij / (P_i P_j)), nats, -log K..0 where both are equal.
+
+    `joint` float32 [K, K] is the batch's, `average` float32 [K, K] a moving average that it is part of: a batch has
+    too few images to estimate K x K chances, and would be asked to hold each class equally often. With the logarithm
+    held fixed the gradient is that of the information (the derivatives of the logarithms sum to zero).
+    """
+    marginal = tf.reduce_sum(average, axis=0)
+    gain = tf.math.log(average) - tf.math.log(marginal[:, None]) - tf.math.log(marginal)
+    return -tf.reduce_sum(joint * tf.stop_gradient(gain))
+
+
 def sharpen(probabilities: tf.Tensor, temperature: float) -> tf.Tensor:
     """Returns p^(1 / temperature), normalised over the last axis."""
     powers = tf.pow(probabilities, 1.0 / temperature)
@@ -60,3 +83,9 @@ def align(probabilities: tf.Tensor, prior: tf.Tensor, mean: tf.Tensor) -> tf.Ten
     """Distribution alignment: p * prior / mean, normalised; prior and mean float32 [K] (Berthelot et al. 2020)."""
     moved = probabilities * prior / tf.maximum(mean, 1e-6)
     return moved / tf.reduce_sum(moved, axis=-1, keepdims=True)
+
+
+def relative_entropy(probabilities: tf.Tensor) -> tf.Tensor:
+    """Returns the entropy of float32 [K] as a share of log K, 0..1: 1 where all classes are as likely."""
+    entropy = -tf.reduce_sum(probabilities * tf.math.log(probabilities + 1e-8))
+    return entropy / tf.math.log(tf.cast(tf.shape(probabilities)[0], tf.float32))

@@ -12,6 +12,9 @@ from keras import layers
 from prelabel.images import ImageSpec
 from training.config import Recipe
 
+FEATURE_GRID = 4
+"""Largest height and width of the `deep` D's feature map."""
+
 
 @keras.saving.register_keras_serializable("prelabel")
 class FixedFlatten(layers.Layer):
@@ -49,13 +52,16 @@ def build_discriminator(spec: ImageSpec, class_count: int, recipe: Recipe, seed:
     else:
         x = images
         for filters, kernel, stride in ((32, 5, 2), (64, 3, 2), (64, 3, 1), (128, 3, 2), (128, 3, 1)):
-            x = net.conv(filters, kernel, stride)(x)
+            x = net.conv(max(8, round(recipe.width * filters)), kernel, stride)(x)
             if recipe.norm == "batch":
-                # The teacher needs good statistics from the first hundred steps on: Keras' .99 is too slow.
-                x = layers.BatchNormalization(momentum=0.95)(x)
+                x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
             x = layers.LeakyReLU(negative_slope=0.1)(x)
-        features = layers.GlobalAveragePooling2D(name="features")(x)
-        x = net.dropout(recipe.dropout)(features)
+        # Where a stroke is tells as much as that it is there, so places stay; larger images are pooled to as many.
+        pool = tuple(-(-side // FEATURE_GRID) for side in x.shape[1:3])
+        if pool != (1, 1):
+            x = layers.AveragePooling2D(pool, padding="same")(x)
+        features = FixedFlatten(name="features")(x)
+        x = net.dropout(recipe.dropout)(features) if recipe.dropout else features
         return keras.Model(images, (net.dense(class_count, "logits")(x), features), name="discriminator")
     return keras.Model(images, (net.dense(class_count, "logits")(features), features), name="discriminator")
 
@@ -75,11 +81,13 @@ def build_generator(spec: ImageSpec, recipe: Recipe, seed: int) -> keras.Model:
     if recipe.architecture == "deep":
         x = layers.BatchNormalization()(x)
         x = layers.LeakyReLU(negative_slope=slope)(x)
+    # A kernel of twice the stride covers each pixel equally often: one of 3 draws a chequered pattern.
+    kernel = 3 if recipe.architecture == "book" else 4
     for filters, stride in ((middle, 2), (last, 1)):
-        x = net.transposed(filters, 3, stride)(x)
+        x = net.transposed(filters, kernel if stride == 2 else 3, stride)(x)
         x = layers.BatchNormalization()(x)
         x = layers.LeakyReLU(negative_slope=slope)(x)
-    x = net.transposed(spec.channels, 3, 2)(x)
+    x = net.transposed(spec.channels, kernel, 2)(x)
     x = layers.Activation("tanh")(x)
     top, left = (4 * height - spec.height) // 2, (4 * width - spec.width) // 2
     if (4 * height, 4 * width) != (spec.height, spec.width):

@@ -21,11 +21,14 @@ COLUMNS = (
     "loss_supervised",
     "loss_unsupervised",
     "loss_consistency",
+    "loss_adversarial",
     "loss_generator",
+    "mutual_information",
     "labelled_accuracy",
     "realness_real",
     "realness_fake",
     "pseudo_confidence",
+    "class_entropy",
     "hidden_accuracy",
 )
 """Columns of metrics.csv. Losses are means since the last row; a column that a recipe does not have stays empty.
@@ -99,9 +102,12 @@ def plot_curves(path: Path, rows: list[Row], title: str) -> None:
 
     figure = Figure(figsize=(12, 4), layout="constrained")
     panels: list[tuple[str, tuple[str, ...]]] = [
-        ("losses", ("loss_supervised", "loss_unsupervised", "loss_consistency", "loss_generator")),
+        ("losses", ("loss_supervised", "loss_unsupervised", "loss_consistency", "loss_adversarial", "loss_generator")),
         ("accuracy (hidden labels: for this curve only)", ("labelled_accuracy", "hidden_accuracy")),
-        ("realness D(x)", ("realness_real", "realness_fake", "pseudo_confidence")),
+        (
+            "realness, confidence, classes in use",
+            ("realness_real", "realness_fake", "pseudo_confidence", "class_entropy"),
+        ),
     ]
     for axes, (heading, names) in zip(figure.subplots(1, 3), panels, strict=True):
         for name in names:

@@ -50,6 +50,23 @@ def check_folder(options: Options) -> None:
             raise _other_run(directory, name, there.get(name), wanted[name])
 
 
+def options_of(run: Path, data: Path | None) -> Options:
+    """Returns the options of the run in a folder, to go on with it; `data` where its data has moved.
+
+    Raises:
+        InputError: The folder holds no run.
+    """
+    known = _read_config(run)
+    if known is None:
+        raise InputError(f"{run} holds no training run: start one with `python -m training --output {run} --data ...`")
+    names = {field.name for field in dataclasses.fields(Options)}
+    chosen = {name: value for name, value in known["options"].items() if name in names}
+    chosen["change"] = tuple(chosen.get("change", ()))
+    return Options(
+        data=data or Path(known["data"]), output=run, **{k: v for k, v in chosen.items() if k not in ("data", "output")}
+    )
+
+
 def open_run(options: Options, meta: dict[str, Any]) -> dict[str, Any] | None:
     """Claims the folder for the run that `meta` describes; returns the summary if the same run is finished there.
 

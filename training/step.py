@@ -8,83 +8,21 @@ G's move in G's update. ARCHITECTURE.md tells why that matters.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import keras
 import tensorflow as tf
 
 from training import losses
+from training.adversarial import adversarial_views
 from training.augment import VIEWS, Kind, random_view
 from training.config import Recipe
 from training.dataset import TrainingSet
-from training.models import build_discriminator, build_generator
+from training.state import State, call_frozen_statistics, move_teacher, to_network_range
 
 Metrics = dict[str, tf.Tensor]
 ALIGNMENT_DECAY = 0.99
 """The mean of the pseudo-labels is averaged over about 100 steps."""
-
-
-@dataclass(frozen=True)
-class State:
-    """Every variable of a run."""
-
-    discriminator: keras.Model
-    teacher: keras.Model
-    """D with the moving average of D's weights: makes pseudo-labels, is evaluated and exported."""
-    generator: keras.Model | None
-    discriminator_optimizer: keras.optimizers.Optimizer
-    unsupervised_optimizer: keras.optimizers.Optimizer
-    """Of D's second update, where the updates are not fused: the two losses differ too much to share moments."""
-    generator_optimizer: keras.optimizers.Optimizer
-    pseudo_label_mean: tf.Variable
-    """float32 [K]: moving average of the pseudo-labels before alignment."""
-
-    def variables(self) -> dict[str, list[Any]]:
-        """Returns all variables by owner, in a fixed order, random states and optimizer moments included."""
-        return {
-            "discriminator": list(self.discriminator.variables),
-            "teacher": list(self.teacher.variables),
-            "generator": list(self.generator.variables) if self.generator else [],
-            "discriminator_optimizer": list(self.discriminator_optimizer.variables),
-            "unsupervised_optimizer": list(self.unsupervised_optimizer.variables),
-            "generator_optimizer": list(self.generator_optimizer.variables),
-            "pseudo_label_mean": [self.pseudo_label_mean],
-        }
-
-
-def build_state(data: TrainingSet, recipe: Recipe, seed: int) -> State:
-    """Builds networks and optimizers with seeded initial weights."""
-    class_count = len(data.classes)
-    discriminator = build_discriminator(data.spec, class_count, recipe, seed)
-    teacher = build_discriminator(data.spec, class_count, recipe, seed)
-    generator = build_generator(data.spec, recipe, seed + 1) if recipe.generated_batch else None
-
-    def optimizer(learning_rate: float, model: keras.Model | None) -> keras.optimizers.Optimizer:
-        schedule: Any = learning_rate
-        if recipe.schedule == "cosine":
-            schedule = keras.optimizers.schedules.CosineDecay(learning_rate, recipe.steps)
-        adam = keras.optimizers.Adam(schedule, beta_1=recipe.adam_beta_1)
-        if model is not None:
-            adam.build(model.trainable_variables)
-        return adam
-
-    return State(
-        discriminator=discriminator,
-        teacher=teacher,
-        generator=generator,
-        discriminator_optimizer=optimizer(recipe.learning_rate, discriminator),
-        unsupervised_optimizer=optimizer(recipe.learning_rate, None if recipe.fused else discriminator),
-        generator_optimizer=optimizer(recipe.generator_learning_rate, generator),
-        pseudo_label_mean=tf.Variable(tf.fill([class_count], 1.0 / class_count), name="pseudo_label_mean"),
-    )
-
-
-def call_frozen_statistics(model: keras.Model, inputs: tf.Tensor) -> Any:
-    """Calls a network in training mode, with the batch's own statistics, and throws its state updates away."""
-    trainable = [variable.value for variable in model.trainable_variables]
-    other = [variable.value for variable in model.non_trainable_variables]
-    outputs, _ = model.stateless_call(trainable, other, inputs, training=True)
-    return outputs
+INFORMATION_DECAY = 0.9
+"""The joint distribution of two views' classes is averaged over about 10 steps."""
 
 
 def make_step(state: State, data: TrainingSet, recipe: Recipe, kind: Kind, seed: int) -> Callable[..., Metrics]:
@@ -101,23 +39,26 @@ def make_step(state: State, data: TrainingSet, recipe: Recipe, kind: Kind, seed:
 
     @tf.function(reduce_retracing=True)
     def step(labelled: tf.Tensor, unlabelled: tf.Tensor, number: tf.Tensor) -> Metrics:
-        seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int32), number]), 5)
+        seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int32), number]), 6)
         x, y = to_network_range(tf.gather(labelled_images, labelled)), tf.gather(labels, labelled)
         if recipe.augment:
-            x = random_view(x, strong, kind, seeds[0])
+            x = random_view(x, strong if recipe.labelled_view == "strong" else weak, kind, seeds[0])
         if not recipe.unlabelled_batch:
             metrics = update_supervised(state, x, y)
         else:
             u = to_network_range(tf.gather(unlabelled_images, unlabelled))
-            pseudo_labels = None
-            if recipe.consistency_weight:
-                pseudo_labels = make_pseudo_labels(state, random_view(u, weak, kind, seeds[1]), prior, recipe)
-            if recipe.augment:
-                u = random_view(u, strong, kind, seeds[2])
             z = tf.random.stateless_normal([recipe.generated_batch, recipe.latent_size], seeds[3])
             if recipe.fused:
-                metrics, real_features = update_fused(state, x, y, u, pseudo_labels, z, number, recipe)
+                weak_views = random_view(u, weak, kind, seeds[1]) if recipe.augment else u
+                strong_views = random_view(u, strong, kind, seeds[2]) if recipe.augment else u
+                pseudo_labels = (
+                    make_pseudo_labels(state, weak_views, prior, recipe) if recipe.consistency_weight else None
+                )
+                batch = RealImages(x, y, weak_views, strong_views, pseudo_labels)
+                metrics, real_features = update_fused(state, batch, z, number, seeds[5], recipe)
             else:
+                if recipe.augment:
+                    u = random_view(u, strong, kind, seeds[2])
                 metrics = update_supervised(state, x, y)
                 unsupervised, real_features = update_unsupervised(state, u, z, recipe)
                 metrics |= unsupervised
@@ -130,9 +71,20 @@ def make_step(state: State, data: TrainingSet, recipe: Recipe, kind: Kind, seed:
     return step
 
 
-def to_network_range(images: tf.Tensor) -> tf.Tensor:
-    """Brings uint8 [B, H, W, C], 0..255, to float32, -1..1; export puts the same formula into the graph."""
-    return tf.cast(images, tf.float32) / 127.5 - 1.0
+@dataclass(frozen=True)
+class RealImages:
+    """The real images of a fused update, float32, -1..1, and what is known about them."""
+
+    labelled: tf.Tensor
+    """[B, H, W, C]"""
+    labels: tf.Tensor
+    """int32 [B]"""
+    weak_views: tf.Tensor
+    """[U, H, W, C] of the unlabelled images"""
+    strong_views: tf.Tensor
+    """[U, H, W, C] of the same images"""
+    pseudo_labels: tf.Tensor | None
+    """float32 [U, K]"""
 
 
 def update_supervised(state: State, x: tf.Tensor, y: tf.Tensor) -> Metrics:
@@ -159,41 +111,58 @@ def update_unsupervised(state: State, u: tf.Tensor, z: tf.Tensor, recipe: Recipe
 
 
 def update_fused(
-    state: State,
-    x: tf.Tensor,
-    y: tf.Tensor,
-    u: tf.Tensor,
-    pseudo_labels: tf.Tensor | None,
-    z: tf.Tensor,
-    number: tf.Tensor,
-    recipe: Recipe,
+    state: State, real: RealImages, z: tf.Tensor, number: tf.Tensor, seed: tf.Tensor, recipe: Recipe
 ) -> tuple[Metrics, tf.Tensor]:
-    """Both D updates as one, on the sum of their losses.
+    """Both D updates as one, on the sum of their losses; returns D's features of the unlabelled images, too.
 
-    Labelled and unlabelled images go through D as one batch, so that they share its statistics; generated ones go
-    through as a batch of their own and move none.
+    Labelled images and strong views go through D as one batch and move its statistics; weak views, adversarial views
+    and generated images go through as batches of their own and move none.
     """
     sizes = [recipe.labelled_batch, recipe.unlabelled_batch]
     fakes = None if state.generator is None else call_frozen_statistics(state.generator, z)
     variables = state.discriminator.trainable_variables
+
+    def classify(images: tf.Tensor) -> tf.Tensor:
+        return call_frozen_statistics(state.discriminator, images)[0]
+
     with tf.GradientTape() as tape:
-        logits, features = state.discriminator(tf.concat([x, u], axis=0), training=True)
-        parts = tf.split(logits, sizes)
-        supervised = losses.supervised_loss(parts[0], y)
+        logits, features = state.discriminator(tf.concat([real.labelled, real.strong_views], axis=0), training=True)
+        labelled_logits, strong_logits = tf.split(logits, sizes)
+        supervised = losses.supervised_loss(labelled_logits, real.labels)
         total = supervised
-        metrics = {"loss_supervised": supervised, "labelled_accuracy": _accuracy(parts[0], y)}
-        if pseudo_labels is not None:
-            consistency = losses.consistency_loss(pseudo_labels, parts[1])
+        metrics = {"loss_supervised": supervised, "labelled_accuracy": _accuracy(labelled_logits, real.labels)}
+        if real.pseudo_labels is not None:
+            consistency = losses.consistency_loss(real.pseudo_labels, strong_logits)
             ramp = tf.minimum(1.0, tf.cast(number, tf.float32) / max(1, recipe.consistency_ramp_steps))
             total += recipe.consistency_weight * ramp * consistency
             metrics["loss_consistency"] = consistency
-            metrics["pseudo_confidence"] = tf.reduce_mean(tf.reduce_max(pseudo_labels, axis=-1))
+        if recipe.information_weight or recipe.adversarial_weight:
+            weak_logits = classify(real.weak_views)
+        if recipe.information_weight:
+            weights = tf.stop_gradient(losses.realness(strong_logits))
+            weights = weights if recipe.realness_gate else tf.ones_like(weights)
+            joint = losses.joint_distribution(weak_logits, strong_logits, weights)
+            average = INFORMATION_DECAY * state.joint_mean + (1.0 - INFORMATION_DECAY) * tf.stop_gradient(joint)
+            state.joint_mean.assign(tf.maximum(average, 1e-8))
+            information = losses.information_loss(joint, state.joint_mean)
+            total += recipe.information_weight * information
+            metrics["mutual_information"] = -information
+        if recipe.adversarial_weight:
+            images, answers = real.weak_views[: recipe.adversarial_batch], weak_logits[: recipe.adversarial_batch]
+            with tape.stop_recording():
+                worst = adversarial_views(classify, images, answers, recipe.adversarial_radius, seed)
+            adversarial = losses.consistency_loss(tf.nn.softmax(answers), classify(worst))
+            total += recipe.adversarial_weight * adversarial
+            metrics["loss_adversarial"] = adversarial
         if fakes is not None:
-            fake_logits, _ = call_frozen_statistics(state.discriminator, fakes)
-            unsupervised = losses.unsupervised_loss(parts[1], fake_logits)
+            fake_logits = classify(fakes)
+            unsupervised = losses.unsupervised_loss(strong_logits, fake_logits)
             total += recipe.unsupervised_weight * unsupervised
-            metrics |= {"loss_unsupervised": unsupervised, **_real_and_fake(parts[1], fake_logits)}
+            metrics |= {"loss_unsupervised": unsupervised, **_real_and_fake(strong_logits, fake_logits)}
     state.discriminator_optimizer.apply(tape.gradient(total, variables), variables)
+    probabilities = tf.nn.softmax(strong_logits)
+    metrics["pseudo_confidence"] = tf.reduce_mean(tf.reduce_max(probabilities, axis=-1))
+    metrics["class_entropy"] = losses.relative_entropy(tf.reduce_mean(probabilities, axis=0))
     return metrics, tf.split(features, sizes)[1]
 
 
@@ -214,25 +183,14 @@ def update_generator(state: State, z: tf.Tensor, real_features: tf.Tensor, recip
 
 def make_pseudo_labels(state: State, weak_views: tf.Tensor, prior: tf.Tensor, recipe: Recipe) -> tf.Tensor:
     """Returns the teacher's soft labels, float32 [B, K]: aligned with the class prior, then sharpened."""
-    logits, _ = state.teacher(weak_views, training=False)
+    # Batch statistics: the averaged weights have no moving ones of their own during training.
+    logits, _ = call_frozen_statistics(state.teacher, weak_views)
     probabilities = tf.nn.softmax(logits)
     if recipe.align:
         mean = state.pseudo_label_mean
         mean.assign(ALIGNMENT_DECAY * mean + (1.0 - ALIGNMENT_DECAY) * tf.reduce_mean(probabilities, axis=0))
         probabilities = losses.align(probabilities, prior, mean)
     return losses.sharpen(probabilities, recipe.temperature)
-
-
-def move_teacher(state: State, number: tf.Tensor, recipe: Recipe) -> None:
-    """Moves the teacher's weights towards D's. Batch statistics, averages already, are taken over as they are."""
-    t = tf.cast(number, tf.float32)
-    # The second term lets the average warm up: a constant .999 would still hold initial weights after 1,000 steps.
-    decay = tf.minimum(recipe.ema_decay, (1.0 + t) / (10.0 + t))
-    for average, variable in zip(state.teacher.variables, state.discriminator.variables, strict=True):
-        if variable.trainable:
-            average.assign(decay * average + (1.0 - decay) * variable)
-        elif variable.dtype == "float32":  # a random generator's state is no statistic
-            average.assign(variable)
 
 
 def _accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

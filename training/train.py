@@ -32,14 +32,18 @@ from training.checkpoint import list_checkpoints, load_checkpoint, read_meta, sa
 from training.config import Options
 from training.dataset import load_dataset, load_test
 from training.evaluate import Classifier
+from training.health import Watch
 from training.recorder import SAMPLES_PER_ROW, Recorder, Row, plot_curves
 from training.run import check_folder, describe, open_run
-from training.step import State, build_state, make_step
+from training.state import Settler, State, build_state
+from training.step import make_step
 
 logger = logging.getLogger(__name__)
 
 ROW_EVERY = 50
 """Steps between rows of metrics.csv."""
+TIMED_STEPS = (20, 80)
+"""Steps between which `--minutes` measures the speed: after compiling, before the first evaluation."""
 HIDDEN_IMAGES = 5000
 """Images of the evaluation during training: +- 0.2 points, a second of computing."""
 
@@ -90,22 +94,34 @@ def train(options: Options) -> Summary:
     recorder = Recorder(options.output, start)
     step = make_step(state, data, recipe, kind, options.seed)
     classifier = Classifier(state.teacher)
+    settler = Settler(state.teacher, data.unlabelled if recipe.unlabelled_batch else data.labelled)
     labelled = BalancedSampler(data.labels, recipe.labelled_batch, options.seed)
     unlabelled = EpochSampler(len(data.unlabelled), recipe.unlabelled_batch, options.seed)
+    watch = Watch()
     latent = tf.random.stateless_normal([SAMPLES_PER_ROW, recipe.latent_size], [options.seed, 7])
 
     # The loop.
     started = time.monotonic()
-    with Progress(
-        recipe.steps, "steps", f"training {options.output.name}", mode=options.progress, done=start
-    ) as progress:
-        for number in range(start, recipe.steps):
+    total = int(state.total_steps)
+    with Progress(total, "steps", f"training {options.output.name}", mode=options.progress, done=start) as progress:
+        number = start
+        while number < total:
+            if options.minutes and number == TIMED_STEPS[0]:
+                timed_from = time.monotonic()
+            if options.minutes and number == TIMED_STEPS[1]:
+                total = fitting_steps(options.minutes, started, timed_from, time.monotonic())
+                state.total_steps.assign(total)
+                progress.expect(total)
+                logger.info("%d steps fit into %g minutes", total, options.minutes)
             metrics = step(
                 tf.constant(labelled.positions(number)), tf.constant(unlabelled.positions(number)), tf.constant(number)
             )
             done = number + 1
             add_up(sums, metrics, done)
-            evaluate_now = done % options.evaluate_every == 0 or done == recipe.steps
+            evaluate_now = done % options.evaluate_every == 0 or done == total
+            checkpoint_now = done % options.checkpoint_every == 0 or done == total
+            if recipe.ema_decay and (evaluate_now or checkpoint_now):
+                settler.settle()
             if done % ROW_EVERY == 0 or evaluate_now:
                 row: Row = {"step": done, **{name: total / sums["count"] for name, total in sums.items()}}
                 del row["count"]
@@ -114,14 +130,19 @@ def train(options: Options) -> Summary:
                     row["hidden_accuracy"] = classifier.accuracy(dataset.hidden, HIDDEN_IMAGES)
                     progress.note(f"accuracy on hidden labels {row['hidden_accuracy']:.4f}")
                 recorder.add(row)
+                for warning in watch.look(row):
+                    logger.warning("%s", warning)
             if evaluate_now:
                 if state.generator is not None:
                     recorder.add_samples(done, generate(state.generator, latent))
                 plot_curves(options.output / "curves.png", recorder.rows, f"{options.preset}, seed {options.seed}")
-            if done % options.checkpoint_every == 0 or done == recipe.steps:
+            if checkpoint_now:
                 seconds = elapsed_s + time.monotonic() - started
-                save_checkpoint(checkpoints, state, {**meta, "sums": sums, "elapsed_s": seconds}, done)
+                save_checkpoint(
+                    checkpoints, state, {**meta, "total_steps": total, "sums": sums, "elapsed_s": seconds}, done
+                )
             progress.advance(1)
+            number = done
     recorder.close()
 
     # The end: the only time that the test split is read.
@@ -138,7 +159,7 @@ def train(options: Options) -> Summary:
         "unlabelled": len(data.unlabelled),
         "skipped": len(dataset.skipped),
         "seed": options.seed,
-        "steps": recipe.steps,
+        "steps": total,
         "seconds": elapsed_s + time.monotonic() - started,
         "peak_memory_bytes": peak_memory_bytes(),
         "commit": meta["commit"],
@@ -152,6 +173,17 @@ def resume(existing: list[Path], state: State) -> tuple[int, dict[str, float], f
     step = load_checkpoint(existing[-1], state)
     meta = read_meta(existing[-1])
     return step, meta["sums"], meta["elapsed_s"]
+
+
+def fitting_steps(minutes: float, started: float, timed_from: float, now: float) -> int:
+    """Returns the steps of a run that should take `minutes`, from the time (s) that the timed steps took.
+
+    At least twice the timed steps: less is no training, and the budget was too small for it. A twentieth of the time is
+    left for evaluations and checkpoints.
+    """
+    step_s = (now - timed_from) / (TIMED_STEPS[1] - TIMED_STEPS[0])
+    left_s = 0.95 * (60.0 * minutes - (now - started))
+    return max(2 * TIMED_STEPS[1], TIMED_STEPS[1] + int(left_s / step_s))
 
 
 def add_up(sums: dict[str, float], metrics: dict[str, tf.Tensor], step: int) -> None:

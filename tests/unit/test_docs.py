@@ -7,13 +7,14 @@ from pathlib import Path
 from scripts.render import render
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(ROOT.glob("*.md"))
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
-def test_the_readme_shows_the_figures_that_were_measured(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_the_pages_show_the_figures_that_were_measured(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.chdir(ROOT)
-    text = (ROOT / "README.md").read_text()
-    assert render(text) == text
+    for page in PAGES:
+        text = page.read_text()
+        assert render(text) == text, page
 
 
 def test_results_say_where_they_come_from() -> None:

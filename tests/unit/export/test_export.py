@@ -142,7 +142,7 @@ def test_an_unfinished_run_is_exported_only_on_demand(run: Path, tmp_path: Path)
     with np.load(checkpoint) as content:
         arrays = dict(content)
     meta = json.loads(str(arrays.pop("meta")))
-    meta["options"]["recipe"]["steps"] = 9
+    meta["total_steps"] = 9
     file = io.BytesIO()
     np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
     (unfinished / "checkpoints" / checkpoint.name).write_bytes(file.getvalue())

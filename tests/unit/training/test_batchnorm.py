@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from training.config import PRESETS
 from training.dataset import TrainingSet
-from training.step import State, build_state, make_step, update_generator, update_supervised, update_unsupervised
+from training.state import State, build_state
+from training.step import make_step, update_generator, update_supervised, update_unsupervised
 
 RECIPE = dataclasses.replace(PRESETS["book"], labelled_batch=4, unlabelled_batch=4, generated_batch=4)
 

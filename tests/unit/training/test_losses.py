@@ -64,3 +64,49 @@ def test_consistency_loss_sends_no_gradient_into_the_pseudo_labels() -> None:
     into_targets, into_logits = tape.gradient(loss, [targets, logits])
     assert into_targets is None
     assert np.abs(into_logits.numpy()).sum() > 0
+
+
+@given(logits_arrays, logits_arrays)
+@settings(deadline=None)
+def test_a_joint_distribution_is_one_and_symmetric(first: np.ndarray, second: np.ndarray) -> None:
+    joint = losses.joint_distribution(tf.constant(first), tf.constant(second), tf.constant([1.0, 0.5, 0.1])).numpy()
+    np.testing.assert_allclose(joint, joint.T, atol=1e-7)
+    assert joint.sum() == pytest.approx(1, rel=1e-4)
+    assert joint.min() >= 0
+
+
+def test_information_is_highest_where_views_agree_and_all_classes_are_used() -> None:
+    """log K for one class per image and equal shares; 0 where one class takes all or the views know nothing."""
+    sure = tf.constant(50.0 * np.eye(4, dtype=np.float32))
+
+    def information(first: tf.Tensor, second: tf.Tensor) -> float:
+        joint = tf.maximum(losses.joint_distribution(first, second, tf.ones([4])), 1e-8)
+        return -float(losses.information_loss(joint, joint))
+
+    assert information(sure, sure) == pytest.approx(np.log(4), rel=1e-4)
+    assert information(tf.gather(sure, [0, 0, 0, 0]), tf.gather(sure, [0, 0, 0, 0])) == pytest.approx(0, abs=1e-4)
+    assert information(tf.zeros([4, 4]), tf.zeros([4, 4])) == pytest.approx(0, abs=1e-4)
+    assert information(sure, tf.roll(sure, 1, axis=0)) < 0.6 * np.log(4)
+
+
+def test_the_information_losss_gradient_is_that_of_the_information() -> None:
+    generator = np.random.default_rng(0)
+    first, second = (tf.Variable(generator.normal(size=(6, 3)), dtype=tf.float32) for _ in range(2))
+
+    def plain(joint: tf.Tensor) -> tf.Tensor:
+        marginal = tf.reduce_sum(joint, axis=0)
+        return -tf.reduce_sum(joint * tf.math.log(joint / (marginal[:, None] * marginal)))
+
+    with tf.GradientTape(persistent=True) as tape:
+        joint = losses.joint_distribution(first, second, tf.ones([6]))
+        ours, expected = losses.information_loss(joint, tf.stop_gradient(joint)), plain(joint)
+    for variable in (first, second):
+        np.testing.assert_allclose(tape.gradient(ours, variable), tape.gradient(expected, variable), atol=1e-6)
+
+
+def test_an_image_without_weight_does_not_count() -> None:
+    logits = tf.constant(np.random.default_rng(0).normal(size=(5, 3)), tf.float32)
+    weights = tf.constant([1.0, 1.0, 0.0, 1.0, 0.0])
+    kept = tf.gather(logits, [0, 1, 3])
+    expected = losses.joint_distribution(kept, kept, tf.ones([3]))
+    np.testing.assert_allclose(losses.joint_distribution(logits, logits, weights), expected, atol=1e-6)

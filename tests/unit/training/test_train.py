@@ -18,7 +18,8 @@ from training.checkpoint import list_checkpoints, load_checkpoint, read_meta
 from training.config import Options
 from training.dataset import Dataset, Evaluation, TrainingSet
 from training.recorder import read_metrics
-from training.step import build_state
+from training.run import options_of
+from training.state import build_state
 from training.train import train
 
 
@@ -212,3 +213,29 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(
     wider = TrainingSet(("a", "b", "c", "d"), data.spec, data.labelled, data.labels, data.unlabelled)
     with pytest.raises(TrainingError, match="of other networks"):
         load_checkpoint(path, build_state(wider, recipe, 0))
+
+
+def test_a_time_budget_sets_the_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert loop.fitting_steps(10, started=0.0, timed_from=30.0, now=36.0) == 80 + int(0.95 * (600 - 36) / 0.1)
+    assert loop.fitting_steps(0.1, started=0.0, timed_from=30.0, now=36.0) == 160
+
+
+def test_a_run_with_a_time_budget_ends_and_says_its_steps(
+    finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "TIMED_STEPS", (1, 3))
+    monkeypatch.setattr(loop, "fitting_steps", lambda *_: 7)
+    summary = train(options(finished[0], tmp_path / "run", steps=None, minutes=5.0))
+    assert summary["steps"] == 7
+    meta = read_meta(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])
+    assert (meta["step"], meta["total_steps"]) == (7, 7)
+    with pytest.raises(InputError, match="exclude each other"):
+        train(options(finished[0], tmp_path / "other", minutes=5.0))
+
+
+def test_a_run_is_resumed_by_its_folder_alone(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    data, run = finished
+    assert options_of(run, None) == dataclasses.replace(options(data, run), progress="auto", checkpoint_every=500)
+    assert options_of(run, tmp_path).data == tmp_path
+    with pytest.raises(InputError, match="holds no training run"):
+        options_of(tmp_path, None)

@@ -1,0 +1,207 @@
+"""Measures the quality figures of README.md and docs/quality.md: `make compare`. Resumes run by run.
+
+Each run is `python -m training` on the embedded MNIST with its own seed, which draws labels, weights and batches. Two
+run side by side with one thread each: on two cores that is faster than one after the other. Results go to
+docs/results/quality.json after each run; `make docs` renders them.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from prelabel.files import write_text_atomically
+from scripts.provenance import machine, provenance
+
+RESULTS = Path("docs/results/quality.json")
+RUNS = Path("runs/compare")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A preset, or a change of one: an ablation."""
+
+    preset: str
+    title: str
+    changes: tuple[str, ...] = ()
+
+
+NO_GAN = ("generated_batch=0", "unsupervised_weight=0")
+MATCHING = (
+    "information_weight=0",
+    "adversarial_weight=0",
+    "generator_loss=feature_matching",
+    "unsupervised_weight=1",
+)
+VARIANTS: dict[str, Variant] = {
+    "supervised": Variant("supervised", "plain classifier of the book, labels alone"),
+    "book": Variant("book", "SGAN of the book"),
+    "default": Variant("default", "prelabel's default"),
+    # What each part adds, from the labels alone to the default.
+    "labels-augmented": Variant(
+        "default",
+        "default's D on the labels alone: strong views, moving average",
+        (*NO_GAN, "information_weight=0", "adversarial_weight=0"),
+    ),
+    "matching": Variant(
+        "default",
+        "+ feature-matching GAN, without views and moving average",
+        (*MATCHING, "augment=false", "ema_decay=0"),
+    ),
+    "matching-ema": Variant(
+        "default", "+ feature-matching GAN and moving average, without views", (*MATCHING, "augment=false")
+    ),
+    "matching-views": Variant("default", "+ feature-matching GAN, moving average and views of the labels", MATCHING),
+    # One thing changed in the default.
+    "no-gan": Variant("default", "default without the GAN", NO_GAN),
+    "no-information": Variant("default", "default without mutual information", ("information_weight=0",)),
+    "realness-gate": Variant("default", "default with a realness gate", ("realness_gate=true",)),
+    "no-adversarial": Variant("default", "default without adversarial views", ("adversarial_weight=0",)),
+    "pseudo-labels": Variant(
+        "default",
+        "default with aligned soft pseudo-labels in place of mutual information",
+        (
+            "information_weight=0",
+            "consistency_weight=3",
+            "consistency_ramp_steps=300",
+            "temperature=0.5",
+            "align=true",
+        ),
+    ),
+    "pseudo-labels-unaligned": Variant(
+        "default",
+        "the same, not aligned",
+        ("information_weight=0", "consistency_weight=3", "consistency_ramp_steps=300", "temperature=0.5"),
+    ),
+    "no-norm": Variant(
+        "default", "default without normalisation in D, a third of the step size", ("norm=none", "learning_rate=2e-3")
+    ),
+    "no-ema": Variant("default", "default without moving average", ("ema_decay=0",)),
+    "weak-labels": Variant("default", "default with weak views of the labelled images", ("labelled_view=weak",)),
+    "feature-matching": Variant("default", "default with feature matching", ("generator_loss=feature_matching",)),
+}
+
+ABLATIONS = tuple(name for name in VARIANTS if name not in ("supervised", "book", "default"))
+
+Run = tuple[str, int, int]
+"""Variant, labels, seed."""
+
+PLAN: list[Run] = [
+    *(("default", 100, seed) for seed in range(10)),
+    *(("supervised", 100, seed) for seed in range(10)),
+    *(("book", 100, seed) for seed in range(10)),
+    *(("default", 20, seed) for seed in range(10)),
+    *(("default", 50, seed) for seed in range(10)),
+    *(("default", 1000, seed) for seed in range(10)),
+    *((name, 100, seed) for seed in range(5) for name in ABLATIONS),
+    *(("supervised", 10_000, seed) for seed in range(5)),
+    *(("supervised", labels, seed) for labels in (20, 50, 1000) for seed in range(10)),
+    *(("book", labels, seed) for labels in (20, 50, 1000) for seed in range(5)),
+]
+"""Every run, the most wanted first."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train what is missing of the plan and write docs/results/quality.json."""
+
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    """Variants to run; results of others are kept."""
+    labels: tuple[int, ...] = (20, 50, 100, 1000, 10_000)
+    """Numbers of labels to run."""
+    seeds: tuple[int, ...] = tuple(range(10))
+    """Label draws to run."""
+    side_by_side: int = 2
+    """Runs at the same time, one thread each; 1 gives a run all cores."""
+
+
+def main() -> None:
+    """Runs what is missing and writes the results after each run."""
+    options = tyro.cli(Options, prog="python -m scripts.compare")
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    known = {key(entry) for entry in load()}
+    plan = [
+        run
+        for run in PLAN
+        if run[0] in options.variants and run[1] in options.labels and run[2] in options.seeds and run not in known
+    ]
+    print(f"{len(plan)} runs to do, {len(known)} done")
+    with ThreadPoolExecutor(options.side_by_side) as pool:
+        for run in pool.map(lambda run: train(run, options.side_by_side), plan):
+            entries = [*(entry for entry in load() if key(entry) != run), result(run)]
+            entries.sort(key=lambda entry: PLAN.index(key(entry)))
+            write_text_atomically(RESULTS, json.dumps({**provenance("make compare"), "runs": entries}, indent=1) + "\n")
+
+
+def train(run: Run, side_by_side: int) -> Run:
+    """Runs one training, or goes on with it; a finished one returns at once."""
+    name, labels, seed = run
+    variant = VARIANTS[name]
+    command = [
+        sys.executable, "-m", "training", "--data", "data/mnist", "--preset", variant.preset, "--labels", str(labels),
+        "--seed", str(seed), "--output", str(directory(run)), "--progress", "none",
+        *(("--change", *variant.changes) if variant.changes else ()),
+    ]  # fmt: skip
+    threads = {} if side_by_side == 1 else {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+    log = directory(run).with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        done = subprocess.run(command, env={**os.environ, **threads}, stdout=file, stderr=file)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed: see {log}")
+    print(f"{directory(run).name}: {result(run)['test_error']:.2f} % test error", flush=True)
+    return run
+
+
+def directory(run: Run) -> Path:
+    """Returns the folder of a run."""
+    return RUNS / "-".join(map(str, run))
+
+
+def key(entry: dict[str, Any]) -> Run:
+    """Returns which run of the plan an entry of the results is."""
+    return entry["variant"], entry["labels"], entry["seed"]
+
+
+def result(run: Run) -> dict[str, Any]:
+    """Returns a finished run's entry in the results."""
+    # Here: it imports TensorFlow, which rendering the results need not wait for.
+    from training.recorder import read_metrics
+
+    training = json.loads((directory(run) / "training.json").read_text())
+    config = json.loads((directory(run) / "config.json").read_text())
+    rows = read_metrics(directory(run) / "metrics.csv")
+    return {
+        "dataset": "mnist",
+        "variant": run[0],
+        "preset": training["preset"],
+        "labels": training["labels"],
+        "seed": training["seed"],
+        "test_error": 100.0 * (1.0 - training["test_accuracy"]),
+        "hidden_error": 100.0 * (1.0 - training["hidden_accuracy"]),
+        "seconds": training["seconds"],
+        "steps": training["steps"],
+        "peak_memory_bytes": training["peak_memory_bytes"],
+        "config": config["options"]["recipe"],
+        "commit": training["commit"],
+        "machine": machine(),
+        "curve": [[int(r["step"]), round(r["hidden_accuracy"], 4)] for r in rows if "hidden_accuracy" in r],
+    }
+
+
+def load() -> list[dict[str, Any]]:
+    """Returns the runs measured so far."""
+    if not RESULTS.exists():
+        return []
+    runs: list[dict[str, Any]] = json.loads(RESULTS.read_text())["runs"]
+    return runs
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from prelabel.errors import InputError
+from training.config import PRESETS, changed
+from training.dataset import TrainingSet
+from training.state import Settler, build_state, call_frozen_statistics, to_network_range
+
+
+@pytest.mark.parametrize("preset", ["default", "book"])  # their layers move their statistics at other speeds
+def test_settled_statistics_are_those_of_the_images(preset: str, make_training_set: Callable[..., TrainingSet]) -> None:
+    data = make_training_set()
+    state = build_state(data, dataclasses.replace(PRESETS[preset], dropout=0.0), 0)
+    Settler(state.teacher, data.unlabelled).settle()
+    images = to_network_range(tf.constant(data.unlabelled))
+    settled, _ = state.teacher(images, training=False)
+    own, _ = call_frozen_statistics(state.teacher, images)
+    np.testing.assert_allclose(settled, own, atol=2e-3)
+
+
+def test_settling_changes_no_weight_and_not_the_student(make_training_set: Callable[..., TrainingSet]) -> None:
+    data = make_training_set()
+    state = build_state(data, PRESETS["default"], 0)
+    before = [v.numpy() for v in (*state.discriminator.variables, *state.teacher.trainable_variables)]
+    Settler(state.teacher, data.unlabelled).settle()
+    after = [v.numpy() for v in (*state.discriminator.variables, *state.teacher.trainable_variables)]
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_changes_of_a_recipe_are_typed_and_named() -> None:
+    recipe = changed(PRESETS["default"], ("norm=none", "steps=7", "learning_rate=1e-3", "align=true"))
+    assert (recipe.norm, recipe.steps, recipe.learning_rate, recipe.align) == ("none", 7, 1e-3, True)
+    for change, reason in (("nrom=none", "has no nrom"), ("norm=layer", "one of none, batch"), ("steps=x", "steps=x")):
+        with pytest.raises(InputError, match=reason):
+            changed(PRESETS["default"], (change,))

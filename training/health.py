@@ -1,0 +1,85 @@
+"""Signs of a run that is going wrong, in its own metrics, and what to do about each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Sign:
+    """One way in which a run goes wrong."""
+
+    name: str
+    after_step: int
+    """Earlier than this it means nothing: every run starts like that."""
+    needs: tuple[str, ...]
+    """Columns of metrics.csv."""
+    seen: Callable[[Row], bool]
+    advice: str
+
+
+SIGNS = (
+    Sign(
+        "one class swallows the pile",
+        500,
+        ("class_entropy",),
+        lambda row: row["class_entropy"] < 0.5,
+        "most unlabelled images are put into few classes. If the pile really is like that, all is well; else look at "
+        "the labelled images (wrong labels, a class missing) or lower the weight: --change information_weight=1",
+    ),
+    Sign(
+        "the labels are not learnt",
+        1000,
+        ("labelled_accuracy",),
+        lambda row: row["labelled_accuracy"] < 0.7,
+        "D gets its own labelled images wrong: look for contradicting labels, a class that looks like another at this "
+        "--image-size, or an --augment that destroys what tells classes apart",
+    ),
+    Sign(
+        "the pile stays undecided",
+        1000,
+        ("pseudo_confidence",),
+        lambda row: row["pseudo_confidence"] < 0.4,
+        "D is unsure of most unlabelled images: they may belong to none of the classes, or need another --image-size "
+        "or --augment",
+    ),
+    Sign(
+        "D always wins",
+        500,
+        ("realness_real", "realness_fake"),
+        lambda row: row["realness_real"] > 0.995 and row["realness_fake"] < 0.005,
+        "generated images are told from real ones without effort, so they teach D nothing: look at samples.png; a "
+        "larger G step size may help: --change generator_learning_rate=2e-3",
+    ),
+    Sign(
+        "G always wins",
+        500,
+        ("realness_real", "realness_fake"),
+        lambda row: row["realness_fake"] > 0.95 and row["realness_real"] > 0.95,
+        "D takes all generated images for real, so `realness` will tell nothing: --change unsupervised_weight=1",
+    ),
+)
+
+
+class Watch:
+    """Looks at each row of metrics and tells each sign once."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def look(self, row: Row) -> list[str]:
+        """Returns a sentence for each sign that shows in this row for the first time."""
+        found = [
+            sign
+            for sign in SIGNS
+            if sign.name not in self._told
+            and row["step"] >= sign.after_step
+            and all(name in row for name in sign.needs)
+            and sign.seen(row)
+        ]
+        self._told |= {sign.name for sign in found}
+        return [
+            f"step {row['step']:.0f}: {sign.name} ({', '.join(f'{n} {row[n]:.3f}' for n in sign.needs)}): {sign.advice}"
+            for sign in found
+        ]
