@@ -1,19 +1,14 @@
 """What every file in docs/results says about its origin: the command that makes it, the commit, the machine."""
 
 import os
-import subprocess
 from pathlib import Path
+
+from training.provenance import code_version
 
 
 def provenance(command: str) -> dict[str, object]:
-    """Returns command, commit (with `-dirty` where files differ from it) and machine; no host names, no paths."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-    return {"command": command, "commit": commit, "machine": machine()}
+    """Returns command, commit (with `-dirty` where code differs from it) and machine; no host names, no paths."""
+    return {"command": command, "commit": code_version(40), "machine": machine()}
 
 
 def machine() -> dict[str, str | int]:

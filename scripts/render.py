@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scripts import quality_page
+from scripts import calibration_page, quality_page, training_speed
 
 PAGES = (Path("README.md"), Path("docs/quality.md"))
 IMAGES = Path("docs/images")
@@ -28,6 +28,9 @@ def render(text: str) -> str:
     blocks: dict[str, Callable[[], str]] = {"demo": demo, "install": install}
     for name, make in quality_page.BLOCKS.items():
         blocks[name] = functools.partial(make, load("quality")["runs"])
+    for name, make_from in (("calibration", calibration_page.calibration), ("outside", calibration_page.outside)):
+        blocks[name] = functools.partial(lambda make: make(load("calibration")), make_from)
+    blocks["speed"] = lambda: training_speed.table(load("training_speed"))
 
     def block(match: re.Match[str]) -> str:
         return f"<!-- figures: {match[1]} -->\n{blocks[match[1]]()}\n<!-- end -->"

@@ -9,16 +9,16 @@ SEARCH_RADIUS = 0.036
 
 
 def adversarial_views(
-    classify: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, logits: tf.Tensor, radius: float, seed: tf.Tensor
+    classify: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, logits: tf.Tensor, radius: float, noise: tf.Tensor
 ) -> tf.Tensor:
     """Returns images float32 [B, H, W, C], moved by `radius` in the direction that changes their classes most.
 
     One power iteration (section 3.3): the gradient of the cross-entropy between the classes of an image, from `logits`
-    float32 [B, K], and those of a randomly changed copy. `radius` is a root mean square over an image's values, so that
-    it means the same for each image size.
+    float32 [B, K], and those of a copy changed a little along `noise`, normal float32 [B, H, W, C]. `radius` is a root
+    mean square over an image's values, so that it means the same for each image size.
     """
     targets = tf.stop_gradient(tf.nn.softmax(logits))
-    change = SEARCH_RADIUS * _normalised(tf.random.stateless_normal(tf.shape(images), seed))
+    change = SEARCH_RADIUS * _normalised(noise)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(change)
         answers = classify(images + change)

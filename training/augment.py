@@ -37,7 +37,7 @@ class View:
 
 VIEWS: dict[Kind, tuple[View, View]] = {
     # (weak view, strong view). Digits and signs: on a plain background everything may move, colours stay.
-    "digits": (View(0.07, 5.0, 0.05, 0.0, 0.0, 0.0, 0.0), View(0.1, 20.0, 0.15, 0.35, 0.0, 0.04, 0.0)),
+    "digits": (View(0.07, 5.0, 0.05, 0.0, 0.0, 0.0, 0.0), View(0.1, 15.0, 0.15, 0.2, 0.0, 0.04, 0.0)),
     # Photographs: smaller moves; brightness and contrast vary.
     "natural": (View(0.07, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), View(0.12, 10.0, 0.15, 0.1, 0.3, 0.0, 0.3)),
     "none": (View(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), View(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)),

@@ -208,6 +208,9 @@ class Options:
     change: tuple[str, ...] = ()
     """Changes of the preset's recipe, for ablations: `--change norm=none learning_rate=2e-3`. training/config.py
     lists the fields."""
+    strategy: Literal["none", "mirrored", "multi-worker"] = "none"
+    """`mirrored`: all GPUs of this host; `multi-worker`: all hosts of TF_CONFIG, with the output folder on a disk that
+    they share. The batch is cut into shares, so results are those of one device up to rounding."""
     max_unlabelled: int = 200_000
     """Unlabelled images to keep in memory, spread evenly over the pile."""
     checkpoint_every: int = 500

@@ -7,6 +7,7 @@ Images inside the networks are float32, -1..1. D has one trunk and returns (logi
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import layers
 
 from prelabel.images import ImageSpec
@@ -45,7 +46,7 @@ def build_discriminator(spec: ImageSpec, class_count: int, recipe: Recipe, seed:
         for position, filters in enumerate((32, 64, 128)):
             x = net.conv(filters, 3, 2)(x)
             if recipe.norm == "batch" and position > 0:
-                x = layers.BatchNormalization()(x)
+                x = net.batch_norm(0.99, 1e-3)(x)
             x = layers.LeakyReLU(negative_slope=0.01)(x)
         x = net.dropout(recipe.dropout)(x)
         features = FixedFlatten(name="features")(x)
@@ -54,7 +55,7 @@ def build_discriminator(spec: ImageSpec, class_count: int, recipe: Recipe, seed:
         for filters, kernel, stride in ((32, 5, 2), (64, 3, 2), (64, 3, 1), (128, 3, 2), (128, 3, 1)):
             x = net.conv(max(8, round(recipe.width * filters)), kernel, stride)(x)
             if recipe.norm == "batch":
-                x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+                x = net.batch_norm(0.9, 1e-5)(x)
             x = layers.LeakyReLU(negative_slope=0.1)(x)
         # Where a stroke is tells as much as that it is there, so places stay; larger images are pooled to as many.
         pool = tuple(-(-side // FEATURE_GRID) for side in x.shape[1:3])
@@ -79,13 +80,13 @@ def build_generator(spec: ImageSpec, recipe: Recipe, seed: int) -> keras.Model:
     x = net.dense(height * width * start, "project")(latent)
     x = layers.Reshape((height, width, start))(x)
     if recipe.architecture == "deep":
-        x = layers.BatchNormalization()(x)
+        x = net.batch_norm(0.99, 1e-3)(x)
         x = layers.LeakyReLU(negative_slope=slope)(x)
     # A kernel of twice the stride covers each pixel equally often: one of 3 draws a chequered pattern.
     kernel = 3 if recipe.architecture == "book" else 4
     for filters, stride in ((middle, 2), (last, 1)):
         x = net.transposed(filters, kernel if stride == 2 else 3, stride)(x)
-        x = layers.BatchNormalization()(x)
+        x = net.batch_norm(0.99, 1e-3)(x)
         x = layers.LeakyReLU(negative_slope=slope)(x)
     x = net.transposed(spec.channels, kernel, 2)(x)
     x = layers.Activation("tanh")(x)
@@ -116,6 +117,12 @@ class _Seeded:
 
     def dense(self, units: int, name: str) -> layers.Layer:
         return layers.Dense(units, kernel_initializer=keras.initializers.GlorotUniform(self._next()), name=name)
+
+    def batch_norm(self, momentum: float, epsilon: float) -> layers.Layer:
+        # Over all replicas: what a batch's statistics are should not depend on the number of devices. One device takes
+        # the fused operation, which a synchronised layer does not.
+        several = tf.distribute.get_strategy().num_replicas_in_sync > 1
+        return layers.BatchNormalization(momentum=momentum, epsilon=epsilon, synchronized=several)
 
     def dropout(self, rate: float) -> layers.Layer:
         return layers.Dropout(rate, seed=self._next())

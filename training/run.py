@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from prelabel.files import write_text_atomically
 from training.augment import Kind
 from training.config import Options
 from training.dataset import Dataset
+from training.provenance import code_version
 
 WRITTEN = (
     "training.json", "metrics.csv", "curves.png", "samples.png", "samples", "checkpoints", "tensorboard", "config.json"
@@ -87,12 +87,19 @@ def open_run(options: Options, meta: dict[str, Any]) -> dict[str, Any] | None:
         for name in DATA_FIELDS:
             if known.get(name) != meta[name]:
                 raise _other_run(directory, f"data whose {name} is", known.get(name), meta[name])
-        summary = directory / "training.json"
-        if summary.exists():
-            finished: dict[str, Any] = json.loads(summary.read_text())
-            return finished
+        if (summary := finished_run(directory)) is not None:
+            return summary
     write_text_atomically(directory / "config.json", json.dumps(meta, indent=2) + "\n")
     return None
+
+
+def finished_run(directory: Path) -> dict[str, Any] | None:
+    """Returns the summary of the run in a folder, or None where it is not finished."""
+    path = directory / "training.json"
+    if not path.exists():
+        return None
+    summary: dict[str, Any] = json.loads(path.read_text())
+    return summary
 
 
 def describe(options: Options, dataset: Dataset, kind: Kind) -> dict[str, Any]:
@@ -110,16 +117,6 @@ def describe(options: Options, dataset: Dataset, kind: Kind) -> dict[str, Any]:
         "commit": code_version(),
         "tensorflow": tf.__version__,
     }
-
-
-def code_version() -> str:
-    """Returns the checkout's commit, with `-dirty` where files differ from it, or `unknown` outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 def _read_config(directory: Path) -> dict[str, Any] | None:

@@ -74,10 +74,16 @@ def build_state(data: TrainingSet, recipe: Recipe, seed: int) -> State:
         discriminator_optimizer=optimizer(recipe.learning_rate, discriminator),
         unsupervised_optimizer=optimizer(recipe.learning_rate, None if recipe.fused else discriminator),
         generator_optimizer=optimizer(recipe.generator_learning_rate, generator),
-        pseudo_label_mean=tf.Variable(tf.fill([class_count], 1.0 / class_count), name="pseudo_label_mean"),
-        joint_mean=tf.Variable(tf.fill([class_count, class_count], 1.0 / class_count**2), name="joint_mean"),
+        pseudo_label_mean=_statistic(tf.fill([class_count], 1.0 / class_count), "pseudo_label_mean"),
+        joint_mean=_statistic(tf.fill([class_count, class_count], 1.0 / class_count**2), "joint_mean"),
         total_steps=total_steps,
     )
+
+
+def _statistic(initial: tf.Tensor, name: str) -> tf.Variable:
+    """A variable that every replica sets to the same value."""
+    first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(initial, name=name, trainable=False, aggregation=first)
 
 
 class CosineDecay(keras.optimizers.schedules.LearningRateSchedule):

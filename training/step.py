@@ -16,6 +16,7 @@ from training.adversarial import adversarial_views
 from training.augment import VIEWS, Kind, random_view
 from training.config import Recipe
 from training.dataset import TrainingSet
+from training.distribute import mean_over_replicas, part_of_loss, share
 from training.state import State, call_frozen_statistics, move_teacher, to_network_range
 
 Metrics = dict[str, tf.Tensor]
@@ -37,33 +38,41 @@ def make_step(state: State, data: TrainingSet, recipe: Recipe, kind: Kind, seed:
     prior = (counts + 1.0) / tf.reduce_sum(counts + 1.0)  # as labelled, without zeros
     weak, strong = VIEWS[kind]
 
+    strategy = tf.distribute.get_strategy()
+
     @tf.function(reduce_retracing=True)
     def step(labelled: tf.Tensor, unlabelled: tf.Tensor, number: tf.Tensor) -> Metrics:
+        metrics = strategy.run(replica_step, (labelled, unlabelled, number))
+        return {name: strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None) for name, value in metrics.items()}
+
+    def replica_step(labelled: tf.Tensor, unlabelled: tf.Tensor, number: tf.Tensor) -> Metrics:
+        # The whole batch's views, then this replica's share: random numbers do not depend on the number of devices.
         seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int32), number]), 6)
         x, y = to_network_range(tf.gather(labelled_images, labelled)), tf.gather(labels, labelled)
         if recipe.augment:
             x = random_view(x, strong if recipe.labelled_view == "strong" else weak, kind, seeds[0])
+        x, y = share(x), share(y)
         if not recipe.unlabelled_batch:
             metrics = update_supervised(state, x, y)
         else:
             u = to_network_range(tf.gather(unlabelled_images, unlabelled))
-            z = tf.random.stateless_normal([recipe.generated_batch, recipe.latent_size], seeds[3])
+            z = share(tf.random.stateless_normal([recipe.generated_batch, recipe.latent_size], seeds[3]))
             if recipe.fused:
-                weak_views = random_view(u, weak, kind, seeds[1]) if recipe.augment else u
-                strong_views = random_view(u, strong, kind, seeds[2]) if recipe.augment else u
-                pseudo_labels = (
-                    make_pseudo_labels(state, weak_views, prior, recipe) if recipe.consistency_weight else None
-                )
-                batch = RealImages(x, y, weak_views, strong_views, pseudo_labels)
-                metrics, real_features = update_fused(state, batch, z, number, seeds[5], recipe)
+                weak_views = share(random_view(u, weak, kind, seeds[1]) if recipe.augment else u)
+                strong_views = share(random_view(u, strong, kind, seeds[2]) if recipe.augment else u)
+                noise = tf.random.stateless_normal([recipe.adversarial_batch, *u.shape[1:]], seeds[5])
+                pseudo_labels = None
+                if recipe.consistency_weight:
+                    pseudo_labels = make_pseudo_labels(state, weak_views, prior, recipe)
+                batch = RealImages(x, y, weak_views, strong_views, share(noise), pseudo_labels)
+                metrics, real_features = update_fused(state, batch, z, number, recipe)
             else:
-                if recipe.augment:
-                    u = random_view(u, strong, kind, seeds[2])
+                u = share(random_view(u, strong, kind, seeds[2]) if recipe.augment else u)
                 metrics = update_supervised(state, x, y)
                 unsupervised, real_features = update_unsupervised(state, u, z, recipe)
                 metrics |= unsupervised
             if state.generator is not None:
-                z = tf.random.stateless_normal([recipe.generated_batch, recipe.latent_size], seeds[4])
+                z = share(tf.random.stateless_normal([recipe.generated_batch, recipe.latent_size], seeds[4]))
                 metrics |= update_generator(state, z, real_features, recipe)
         move_teacher(state, number, recipe)
         return metrics
@@ -83,6 +92,8 @@ class RealImages:
     """[U, H, W, C] of the unlabelled images"""
     strong_views: tf.Tensor
     """[U, H, W, C] of the same images"""
+    noise: tf.Tensor
+    """[A, H, W, C], normal: where the search for adversarial views of the first A weak views starts"""
     pseudo_labels: tf.Tensor | None
     """float32 [U, K]"""
 
@@ -93,7 +104,8 @@ def update_supervised(state: State, x: tf.Tensor, y: tf.Tensor) -> Metrics:
     with tf.GradientTape() as tape:
         logits, _ = state.discriminator(x, training=True)
         loss = losses.supervised_loss(logits, y)
-    state.discriminator_optimizer.apply(tape.gradient(loss, variables), variables)
+        part = part_of_loss(loss)
+    state.discriminator_optimizer.apply(tape.gradient(part, variables), variables)
     return {"loss_supervised": loss, "labelled_accuracy": _accuracy(logits, y)}
 
 
@@ -105,20 +117,20 @@ def update_unsupervised(state: State, u: tf.Tensor, z: tf.Tensor, recipe: Recipe
         real_logits, real_features = state.discriminator(u, training=True)
         fake_logits, _ = call_frozen_statistics(state.discriminator, fakes)
         loss = losses.unsupervised_loss(real_logits, fake_logits)
-        weighted = recipe.unsupervised_weight * loss
+        weighted = part_of_loss(recipe.unsupervised_weight * loss)
     state.unsupervised_optimizer.apply(tape.gradient(weighted, variables), variables)
     return {"loss_unsupervised": loss, **_real_and_fake(real_logits, fake_logits)}, real_features
 
 
 def update_fused(
-    state: State, real: RealImages, z: tf.Tensor, number: tf.Tensor, seed: tf.Tensor, recipe: Recipe
+    state: State, real: RealImages, z: tf.Tensor, number: tf.Tensor, recipe: Recipe
 ) -> tuple[Metrics, tf.Tensor]:
     """Both D updates as one, on the sum of their losses; returns D's features of the unlabelled images, too.
 
     Labelled images and strong views go through D as one batch and move its statistics; weak views, adversarial views
     and generated images go through as batches of their own and move none.
     """
-    sizes = [recipe.labelled_batch, recipe.unlabelled_batch]
+    sizes = [real.labelled.shape[0], real.strong_views.shape[0]]
     fakes = None if state.generator is None else call_frozen_statistics(state.generator, z)
     variables = state.discriminator.trainable_variables
 
@@ -141,16 +153,17 @@ def update_fused(
         if recipe.information_weight:
             weights = tf.stop_gradient(losses.realness(strong_logits))
             weights = weights if recipe.realness_gate else tf.ones_like(weights)
-            joint = losses.joint_distribution(weak_logits, strong_logits, weights)
+            joint = mean_over_replicas(losses.joint_distribution(weak_logits, strong_logits, weights))
             average = INFORMATION_DECAY * state.joint_mean + (1.0 - INFORMATION_DECAY) * tf.stop_gradient(joint)
             state.joint_mean.assign(tf.maximum(average, 1e-8))
             information = losses.information_loss(joint, state.joint_mean)
             total += recipe.information_weight * information
             metrics["mutual_information"] = -information
         if recipe.adversarial_weight:
-            images, answers = real.weak_views[: recipe.adversarial_batch], weak_logits[: recipe.adversarial_batch]
+            searched = real.noise.shape[0]
+            images, answers = real.weak_views[:searched], weak_logits[:searched]
             with tape.stop_recording():
-                worst = adversarial_views(classify, images, answers, recipe.adversarial_radius, seed)
+                worst = adversarial_views(classify, images, answers, recipe.adversarial_radius, real.noise)
             adversarial = losses.consistency_loss(tf.nn.softmax(answers), classify(worst))
             total += recipe.adversarial_weight * adversarial
             metrics["loss_adversarial"] = adversarial
@@ -159,10 +172,11 @@ def update_fused(
             unsupervised = losses.unsupervised_loss(strong_logits, fake_logits)
             total += recipe.unsupervised_weight * unsupervised
             metrics |= {"loss_unsupervised": unsupervised, **_real_and_fake(strong_logits, fake_logits)}
-    state.discriminator_optimizer.apply(tape.gradient(total, variables), variables)
+        part = part_of_loss(total)
+    state.discriminator_optimizer.apply(tape.gradient(part, variables), variables)
     probabilities = tf.nn.softmax(strong_logits)
     metrics["pseudo_confidence"] = tf.reduce_mean(tf.reduce_max(probabilities, axis=-1))
-    metrics["class_entropy"] = losses.relative_entropy(tf.reduce_mean(probabilities, axis=0))
+    metrics["class_entropy"] = losses.relative_entropy(mean_over_replicas(tf.reduce_mean(probabilities, axis=0)))
     return metrics, tf.split(features, sizes)[1]
 
 
@@ -170,14 +184,18 @@ def update_generator(state: State, z: tf.Tensor, real_features: tf.Tensor, recip
     """G against the D that was just updated."""
     assert state.generator is not None
     variables = state.generator.trainable_variables
+    # Feature matching compares means over the whole batch.
+    real_mean = mean_over_replicas(tf.stop_gradient(tf.reduce_mean(real_features, axis=0)))
     with tf.GradientTape() as tape:
         fakes = state.generator(z, training=True)
         fake_logits, fake_features = call_frozen_statistics(state.discriminator, fakes)
         if recipe.generator_loss == "adversarial":
             loss = losses.adversarial_loss(fake_logits)
         else:
-            loss = losses.feature_matching_loss(tf.stop_gradient(real_features), fake_features)
-    state.generator_optimizer.apply(tape.gradient(loss, variables), variables)
+            fake_mean = mean_over_replicas(tf.reduce_mean(fake_features, axis=0))
+            loss = losses.feature_matching_loss(real_mean, fake_mean)
+        part = part_of_loss(loss)
+    state.generator_optimizer.apply(tape.gradient(part, variables), variables)
     return {"loss_generator": loss}
 
 
@@ -188,7 +206,8 @@ def make_pseudo_labels(state: State, weak_views: tf.Tensor, prior: tf.Tensor, re
     probabilities = tf.nn.softmax(logits)
     if recipe.align:
         mean = state.pseudo_label_mean
-        mean.assign(ALIGNMENT_DECAY * mean + (1.0 - ALIGNMENT_DECAY) * tf.reduce_mean(probabilities, axis=0))
+        now = mean_over_replicas(tf.reduce_mean(probabilities, axis=0))
+        mean.assign(ALIGNMENT_DECAY * mean + (1.0 - ALIGNMENT_DECAY) * now)
         probabilities = losses.align(probabilities, prior, mean)
     return losses.sharpen(probabilities, recipe.temperature)
 

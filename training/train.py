@@ -14,6 +14,7 @@ import logging
 import math
 import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from prelabel.errors import TrainingError
+from prelabel.errors import InputError, TrainingError
 from prelabel.files import write_text_atomically
 from prelabel.images import Pixels
 from prelabel.progress import Progress
@@ -31,10 +32,11 @@ from training.batches import BalancedSampler, EpochSampler
 from training.checkpoint import list_checkpoints, load_checkpoint, read_meta, save_checkpoint
 from training.config import Options
 from training.dataset import load_dataset, load_test
+from training.distribute import check_shares, is_chief, make_strategy
 from training.evaluate import Classifier
 from training.health import Watch
 from training.recorder import SAMPLES_PER_ROW, Recorder, Row, plot_curves
-from training.run import check_folder, describe, open_run
+from training.run import check_folder, describe, finished_run, open_run
 from training.state import Settler, State, build_state
 from training.step import make_step
 
@@ -58,7 +60,13 @@ def train(options: Options) -> Summary:
         TrainingError: A loss is not finite, or a checkpoint cannot be read.
     """
     recipe = options.recipe()
-    check_folder(options)
+    strategy = make_strategy(options.strategy)
+    check_shares(recipe, strategy.num_replicas_in_sync)
+    if options.minutes and options.strategy == "multi-worker":
+        raise InputError("--minutes does not go with --strategy multi-worker: its hosts take the same --steps")
+    chief = is_chief(strategy)
+    if chief:
+        check_folder(options)
 
     # Data: what training may see, what only evaluation may see.
     dataset = load_dataset(
@@ -73,7 +81,7 @@ def train(options: Options) -> Summary:
         logger.warning("skipped: %s", reason)
     kind = choose_kind(data.unlabelled) if options.augment == "auto" else options.augment
     meta = describe(options, dataset, kind)
-    finished = open_run(options, meta)
+    finished = open_run(options, meta) if chief else finished_run(options.output)
     if finished is not None:
         logger.info("%s is finished already: test accuracy %s", options.output, finished["test_accuracy"])
         return finished
@@ -84,15 +92,17 @@ def train(options: Options) -> Summary:
 
     # Networks, and the state they are in.
     keras.utils.set_random_seed(options.seed)
-    state = build_state(data, recipe, options.seed)
+    with strategy.scope():
+        state = build_state(data, recipe, options.seed)
+        step = make_step(state, data, recipe, kind, options.seed)
     start, elapsed_s = 0, 0.0
     sums: dict[str, float] = {}
-    checkpoints = options.output / "checkpoints"
-    if existing := list_checkpoints(checkpoints):
+    if existing := list_checkpoints(options.output / "checkpoints"):
         start, sums, elapsed_s = resume(existing, state)
         logger.info("resuming after step %d", start)
-    recorder = Recorder(options.output, start)
-    step = make_step(state, data, recipe, kind, options.seed)
+    # Of several hosts, one writes the run's folder; what the others write, nobody needs.
+    output = options.output if chief else Path(tempfile.mkdtemp(prefix="prelabel-worker-"))
+    recorder = Recorder(output, start)
     classifier = Classifier(state.teacher)
     settler = Settler(state.teacher, data.unlabelled if recipe.unlabelled_batch else data.labelled)
     labelled = BalancedSampler(data.labels, recipe.labelled_batch, options.seed)
@@ -102,14 +112,14 @@ def train(options: Options) -> Summary:
 
     # The loop.
     started = time.monotonic()
-    total = int(state.total_steps)
+    total = int(state.total_steps.numpy())
     with Progress(total, "steps", f"training {options.output.name}", mode=options.progress, done=start) as progress:
         number = start
         while number < total:
-            if options.minutes and number == TIMED_STEPS[0]:
+            if options.minutes and start < TIMED_STEPS[1] and number - start == TIMED_STEPS[0]:
                 timed_from = time.monotonic()
-            if options.minutes and number == TIMED_STEPS[1]:
-                total = fitting_steps(options.minutes, started, timed_from, time.monotonic())
+            if options.minutes and start < TIMED_STEPS[1] and number - start == TIMED_STEPS[1]:
+                total = number + fitting_steps(options.minutes, started - elapsed_s, timed_from, time.monotonic())
                 state.total_steps.assign(total)
                 progress.expect(total)
                 logger.info("%d steps fit into %g minutes", total, options.minutes)
@@ -123,7 +133,7 @@ def train(options: Options) -> Summary:
             if recipe.ema_decay and (evaluate_now or checkpoint_now):
                 settler.settle()
             if done % ROW_EVERY == 0 or evaluate_now:
-                row: Row = {"step": done, **{name: total / sums["count"] for name, total in sums.items()}}
+                row: Row = {"step": done, **{name: value / sums["count"] for name, value in sums.items()}}
                 del row["count"]
                 sums = {}
                 if evaluate_now and dataset.hidden is not None:
@@ -135,12 +145,11 @@ def train(options: Options) -> Summary:
             if evaluate_now:
                 if state.generator is not None:
                     recorder.add_samples(done, generate(state.generator, latent))
-                plot_curves(options.output / "curves.png", recorder.rows, f"{options.preset}, seed {options.seed}")
+                plot_curves(output / "curves.png", recorder.rows, f"{options.preset}, seed {options.seed}")
             if checkpoint_now:
                 seconds = elapsed_s + time.monotonic() - started
-                save_checkpoint(
-                    checkpoints, state, {**meta, "total_steps": total, "sums": sums, "elapsed_s": seconds}, done
-                )
+                progressed = {**meta, "total_steps": total, "sums": sums, "elapsed_s": seconds}
+                save_checkpoint(output / "checkpoints", state, progressed, done)
             progress.advance(1)
             number = done
     recorder.close()
@@ -164,7 +173,7 @@ def train(options: Options) -> Summary:
         "peak_memory_bytes": peak_memory_bytes(),
         "commit": meta["commit"],
     }
-    write_text_atomically(options.output / "training.json", json.dumps(summary, indent=2) + "\n")
+    write_text_atomically(output / "training.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
 
@@ -176,14 +185,14 @@ def resume(existing: list[Path], state: State) -> tuple[int, dict[str, float], f
 
 
 def fitting_steps(minutes: float, started: float, timed_from: float, now: float) -> int:
-    """Returns the steps of a run that should take `minutes`, from the time (s) that the timed steps took.
+    """Fits a run that has taken its timed steps into `minutes`; the times are monotonic seconds.
 
-    At least twice the timed steps: less is no training, and the budget was too small for it. A twentieth of the time is
-    left for evaluations and checkpoints.
+    Returns the steps that are left to take, as many as the timed ones at least: less is no training, and the budget was
+    too small for it. A twentieth of the time is for evaluations and checkpoints.
     """
     step_s = (now - timed_from) / (TIMED_STEPS[1] - TIMED_STEPS[0])
     left_s = 0.95 * (60.0 * minutes - (now - started))
-    return max(2 * TIMED_STEPS[1], TIMED_STEPS[1] + int(left_s / step_s))
+    return max(TIMED_STEPS[1], int(left_s / step_s))
 
 
 def add_up(sums: dict[str, float], metrics: dict[str, tf.Tensor], step: int) -> None:

@@ -1,0 +1,32 @@
+"""Runs one training, in a process of its own, on as many virtual CPU devices as the first argument says.
+
+TensorFlow's devices are fixed at its start, so a test cannot make them in its own process.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import tensorflow as tf
+
+from training.config import Options
+from training.train import train
+
+
+def main() -> None:
+    devices, strategy, preset, data, output = sys.argv[1:6]
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(devices))
+    changes = ("labelled_batch=6", "unlabelled_batch=8", "generated_batch=4")
+    changes += ("adversarial_batch=4",) if preset == "default" else ()
+    summary = train(
+        Options(
+            Path(data), Path(output), labels=6, steps=5, preset=preset, strategy=strategy,  # type: ignore[arg-type]
+            evaluate_every=1, checkpoint_every=5, progress="none", change=(*changes, *sys.argv[6:]),
+        )
+    )  # fmt: skip
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()
