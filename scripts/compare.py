@@ -47,7 +47,7 @@ VARIANTS: dict[str, Variant] = {
     "labels-augmented": Variant(
         "default",
         "default's D on the labels alone: strong views, moving average",
-        (*NO_GAN, "information_weight=0", "adversarial_weight=0"),
+        (*NO_GAN, "information_weight=0", "adversarial_weight=0", "adversarial_batch=0", "unlabelled_batch=0"),
     ),
     "matching": Variant(
         "default",

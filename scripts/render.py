@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scripts import calibration_page, quality_page, training_speed
+from scripts import calibration_page, other_data, quality_page, training_speed
 
 PAGES = (Path("README.md"), Path("docs/quality.md"))
 IMAGES = Path("docs/images")
@@ -30,12 +30,13 @@ def render(text: str) -> str:
         blocks[name] = functools.partial(make, load("quality")["runs"])
     for name, make_from in (("calibration", calibration_page.calibration), ("outside", calibration_page.outside)):
         blocks[name] = functools.partial(lambda make: make(load("calibration")), make_from)
+    blocks["other-data"] = lambda: other_data.table(load("other_data"))
     blocks["speed"] = lambda: training_speed.table(load("training_speed"))
 
     def block(match: re.Match[str]) -> str:
         return f"<!-- figures: {match[1]} -->\n{blocks[match[1]]()}\n<!-- end -->"
 
-    return re.sub(r"<!-- figures: (\w+) -->\n.*?<!-- end -->", block, text, flags=re.DOTALL)
+    return re.sub(r"<!-- figures: ([\w-]+) -->\n.*?<!-- end -->", block, text, flags=re.DOTALL)
 
 
 def demo() -> str:

@@ -130,7 +130,8 @@ def plain(data: TrainingSet) -> Run:
                 noise = tf.random.normal(images.shape)
                 worst = adversarial_views(classify, images, answers, recipe.adversarial_radius, noise)
             return (
-                recipe.information_weight * losses.information_loss(joint, state.joint_mean)
+                recipe.information_weight
+                * losses.information_loss(joint, state.joint_mean, tf.ones([len(data.classes)]))
                 + recipe.adversarial_weight * losses.consistency_loss(tf.nn.softmax(answers), classify(worst))
                 + recipe.unsupervised_weight * losses.unsupervised_loss(strong_logits, classify(fakes))
             )

@@ -205,12 +205,17 @@ class Options:
     augment: Augment = "auto"
     """Kind of augmentation where the preset uses it: `digits` (shift, rotate, scale, shear on a plain background),
     `natural` (smaller moves, brightness and contrast), `none`; `auto` looks at the images' borders. Nothing flips."""
+    class_prior: str = "balanced"
+    """How often each class is in the pile: `balanced`; `estimated`, balanced at first and then what D finds;
+    `labelled`, as the labelled images have it; or numbers in the order of the class names, such as 0.7,0.2,0.1."""
     change: tuple[str, ...] = ()
     """Changes of the preset's recipe, for ablations: `--change norm=none learning_rate=2e-3`. training/config.py
     lists the fields."""
     strategy: Literal["none", "mirrored", "multi-worker"] = "none"
     """`mirrored`: all GPUs of this host; `multi-worker`: all hosts of TF_CONFIG, with the output folder on a disk that
     they share. The batch is cut into shares, so results are those of one device up to rounding."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the networks; `auto` takes bfloat16 on GPUs that have it. Weights are float32 in any case."""
     max_unlabelled: int = 200_000
     """Unlabelled images to keep in memory, spread evenly over the pile."""
     checkpoint_every: int = 500

@@ -60,15 +60,22 @@ def joint_distribution(first: tf.Tensor, second: tf.Tensor, weights: tf.Tensor) 
     return 0.5 * (counts + tf.transpose(counts))
 
 
-def information_loss(joint: tf.Tensor, average: tf.Tensor) -> tf.Tensor:
-    """Returns minus the mutual information I = sum P_ij log(P_ij / (P_i P_j)), nats, -log K..0 where both are equal.
+def information_loss(joint: tf.Tensor, average: tf.Tensor, prior: tf.Tensor) -> tf.Tensor:
+    """Returns minus the mutual information I = sum P_ij log(P_ij / (P_i P_j)) of two views, with a prior; nats.
 
-    `joint` float32 [K, K] is the batch's, `average` float32 [K, K] a moving average that it is part of: a batch has
-    too few images to estimate K x K chances, and would be asked to hold each class equally often. With the logarithm
-    held fixed the gradient is that of the information (the derivatives of the logarithms sum to zero).
+    Of I, the entropy of P_i asks for classes of equal shares. With sum P_i log(prior_i) added to I it asks for those of
+    the prior: views that agree give KL(P_i || prior), 0 at best. A prior of ones gives the plain -I.
+
+    Args:
+        joint: float32 [K, K], the batch's joint distribution.
+        average: float32 [K, K], over 0: a moving average that `joint` is part of. A batch has too few images to
+            estimate K x K chances, and would be asked to hold each class equally often. With the logarithm held fixed
+            the gradient is that of the information (the derivatives of the logarithms sum to zero).
+        prior: float32 [K], over 0: shares of the classes.
     """
     marginal = tf.reduce_sum(average, axis=0)
-    gain = tf.math.log(average) - tf.math.log(marginal[:, None]) - tf.math.log(marginal)
+    given = tf.math.log(marginal) - 0.5 * tf.math.log(prior)
+    gain = tf.math.log(average) - given[:, None] - given
     return -tf.reduce_sum(joint * tf.stop_gradient(gain))
 
 

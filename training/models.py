@@ -49,7 +49,7 @@ def build_discriminator(spec: ImageSpec, class_count: int, recipe: Recipe, seed:
                 x = net.batch_norm(0.99, 1e-3)(x)
             x = layers.LeakyReLU(negative_slope=0.01)(x)
         x = net.dropout(recipe.dropout)(x)
-        features = FixedFlatten(name="features")(x)
+        features = FixedFlatten(name="features", dtype="float32")(x)
     else:
         x = images
         for filters, kernel, stride in ((32, 5, 2), (64, 3, 2), (64, 3, 1), (128, 3, 2), (128, 3, 1)):
@@ -61,7 +61,7 @@ def build_discriminator(spec: ImageSpec, class_count: int, recipe: Recipe, seed:
         pool = tuple(-(-side // FEATURE_GRID) for side in x.shape[1:3])
         if pool != (1, 1):
             x = layers.AveragePooling2D(pool, padding="same")(x)
-        features = FixedFlatten(name="features")(x)
+        features = FixedFlatten(name="features", dtype="float32")(x)
         x = net.dropout(recipe.dropout)(features) if recipe.dropout else features
         return keras.Model(images, (net.dense(class_count, "logits")(x), features), name="discriminator")
     return keras.Model(images, (net.dense(class_count, "logits")(features), features), name="discriminator")
@@ -89,7 +89,7 @@ def build_generator(spec: ImageSpec, recipe: Recipe, seed: int) -> keras.Model:
         x = net.batch_norm(0.99, 1e-3)(x)
         x = layers.LeakyReLU(negative_slope=slope)(x)
     x = net.transposed(spec.channels, kernel, 2)(x)
-    x = layers.Activation("tanh")(x)
+    x = layers.Activation("tanh", dtype="float32")(x)
     top, left = (4 * height - spec.height) // 2, (4 * width - spec.width) // 2
     if (4 * height, 4 * width) != (spec.height, spec.width):
         bottom, right = 4 * height - spec.height - top, 4 * width - spec.width - left
@@ -116,7 +116,9 @@ class _Seeded:
         return layers.Conv2DTranspose(filters, kernel, stride, "same", kernel_initializer=initial)
 
     def dense(self, units: int, name: str) -> layers.Layer:
-        return layers.Dense(units, kernel_initializer=keras.initializers.GlorotUniform(self._next()), name=name)
+        # Logits are float32 whatever the convolutions compute in: losses take differences and logarithms of them.
+        initial = keras.initializers.GlorotUniform(self._next())
+        return layers.Dense(units, kernel_initializer=initial, name=name, dtype="float32" if name == "logits" else None)
 
     def batch_norm(self, momentum: float, epsilon: float) -> layers.Layer:
         # Over all replicas: what a batch's statistics are should not depend on the number of devices. One device takes

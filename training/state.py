@@ -32,6 +32,8 @@ class State:
     """float32 [K]: moving average of the pseudo-labels before alignment."""
     joint_mean: tf.Variable
     """float32 [K, K]: moving average of the joint distribution of two views' classes."""
+    class_mean: tf.Variable
+    """float32 [K]: slow moving average of the classes that D gives the pile."""
     total_steps: tf.Variable
     """int32: steps of the whole run; the recipe's, or what `--minutes` leaves time for."""
 
@@ -46,6 +48,7 @@ class State:
             "generator_optimizer": list(self.generator_optimizer.variables),
             "pseudo_label_mean": [self.pseudo_label_mean],
             "joint_mean": [self.joint_mean],
+            "class_mean": [self.class_mean],
             "total_steps": [self.total_steps],
         }
 
@@ -76,6 +79,7 @@ def build_state(data: TrainingSet, recipe: Recipe, seed: int) -> State:
         generator_optimizer=optimizer(recipe.generator_learning_rate, generator),
         pseudo_label_mean=_statistic(tf.fill([class_count], 1.0 / class_count), "pseudo_label_mean"),
         joint_mean=_statistic(tf.fill([class_count, class_count], 1.0 / class_count**2), "joint_mean"),
+        class_mean=_statistic(tf.fill([class_count], 1.0 / class_count), "class_mean"),
         total_steps=total_steps,
     )
 

@@ -17,6 +17,7 @@ from training.augment import VIEWS, Kind, random_view
 from training.config import Recipe
 from training.dataset import TrainingSet
 from training.distribute import mean_over_replicas, part_of_loss, share
+from training.prior import class_prior as make_class_prior
 from training.state import State, call_frozen_statistics, move_teacher, to_network_range
 
 Metrics = dict[str, tf.Tensor]
@@ -24,18 +25,23 @@ ALIGNMENT_DECAY = 0.99
 """The mean of the pseudo-labels is averaged over about 100 steps."""
 INFORMATION_DECAY = 0.9
 """The joint distribution of two views' classes is averaged over about 10 steps."""
+CLASS_DECAY = 0.995
+"""The classes of the pile are averaged over about 200 steps."""
+ESTIMATE_FROM, ESTIMATE_TO = 0.2, 0.4
+"""Shares of the run between which an estimated class prior takes over."""
 
 
-def make_step(state: State, data: TrainingSet, recipe: Recipe, kind: Kind, seed: int) -> Callable[..., Metrics]:
-    """Returns the compiled step.
+def make_step(
+    state: State, data: TrainingSet, recipe: Recipe, kind: Kind, seed: int, class_prior: str = "balanced"
+) -> Callable[..., Metrics]:
+    """Returns the compiled step; `class_prior` as in `Options`.
 
     It takes (labelled, unlabelled, step): positions int64 [B] in the data's arrays and the step's number, int32 scalar.
     It returns float32 scalars by name, those of `metric_names`.
     """
     labelled_images, unlabelled_images = tf.constant(data.labelled), tf.constant(data.unlabelled)
     labels = tf.constant(data.labels)
-    counts = tf.math.bincount(labels, minlength=len(data.classes), dtype=tf.float32)
-    prior = (counts + 1.0) / tf.reduce_sum(counts + 1.0)  # as labelled, without zeros
+    given_prior = tf.constant(make_class_prior(class_prior, data.classes, data.labels))
     weak, strong = VIEWS[kind]
 
     strategy = tf.distribute.get_strategy()
@@ -61,11 +67,14 @@ def make_step(state: State, data: TrainingSet, recipe: Recipe, kind: Kind, seed:
                 weak_views = share(random_view(u, weak, kind, seeds[1]) if recipe.augment else u)
                 strong_views = share(random_view(u, strong, kind, seeds[2]) if recipe.augment else u)
                 noise = tf.random.stateless_normal([recipe.adversarial_batch, *u.shape[1:]], seeds[5])
+                prior = given_prior
+                if class_prior == "estimated":
+                    prior = estimated_prior(given_prior, state, number)
                 pseudo_labels = None
                 if recipe.consistency_weight:
                     pseudo_labels = make_pseudo_labels(state, weak_views, prior, recipe)
                 batch = RealImages(x, y, weak_views, strong_views, share(noise), pseudo_labels)
-                metrics, real_features = update_fused(state, batch, z, number, recipe)
+                metrics, real_features = update_fused(state, batch, z, number, prior, recipe)
             else:
                 u = share(random_view(u, strong, kind, seeds[2]) if recipe.augment else u)
                 metrics = update_supervised(state, x, y)
@@ -98,6 +107,18 @@ class RealImages:
     """float32 [U, K]"""
 
 
+def estimated_prior(start: tf.Tensor, state: State, number: tf.Tensor) -> tf.Tensor:
+    """Returns the class prior of a step, float32 [K]: `start` at first, what D finds in the pile later.
+
+    The start keeps classes apart while D knows little; held to the end, it would pull images at a border over to the
+    class that the pile happens to have fewer of. Between `ESTIMATE_FROM` and `ESTIMATE_TO`, as shares of the run, the
+    logarithms of both are mixed.
+    """
+    progress = tf.cast(number, tf.float32) / tf.cast(state.total_steps, tf.float32)
+    trust = tf.clip_by_value((progress - ESTIMATE_FROM) / (ESTIMATE_TO - ESTIMATE_FROM), 0.0, 1.0)
+    return tf.nn.softmax((1.0 - trust) * tf.math.log(start) + trust * tf.math.log(state.class_mean + 1e-6))
+
+
 def update_supervised(state: State, x: tf.Tensor, y: tf.Tensor) -> Metrics:
     """D on labelled (x, y)."""
     variables = state.discriminator.trainable_variables
@@ -123,7 +144,7 @@ def update_unsupervised(state: State, u: tf.Tensor, z: tf.Tensor, recipe: Recipe
 
 
 def update_fused(
-    state: State, real: RealImages, z: tf.Tensor, number: tf.Tensor, recipe: Recipe
+    state: State, real: RealImages, z: tf.Tensor, number: tf.Tensor, prior: tf.Tensor, recipe: Recipe
 ) -> tuple[Metrics, tf.Tensor]:
     """Both D updates as one, on the sum of their losses; returns D's features of the unlabelled images, too.
 
@@ -156,9 +177,9 @@ def update_fused(
             joint = mean_over_replicas(losses.joint_distribution(weak_logits, strong_logits, weights))
             average = INFORMATION_DECAY * state.joint_mean + (1.0 - INFORMATION_DECAY) * tf.stop_gradient(joint)
             state.joint_mean.assign(tf.maximum(average, 1e-8))
-            information = losses.information_loss(joint, state.joint_mean)
+            information = losses.information_loss(joint, state.joint_mean, prior)
             total += recipe.information_weight * information
-            metrics["mutual_information"] = -information
+            metrics["mutual_information"] = -losses.information_loss(joint, state.joint_mean, tf.ones_like(prior))
         if recipe.adversarial_weight:
             searched = real.noise.shape[0]
             images, answers = real.weak_views[:searched], weak_logits[:searched]
@@ -176,7 +197,9 @@ def update_fused(
     state.discriminator_optimizer.apply(tape.gradient(part, variables), variables)
     probabilities = tf.nn.softmax(strong_logits)
     metrics["pseudo_confidence"] = tf.reduce_mean(tf.reduce_max(probabilities, axis=-1))
-    metrics["class_entropy"] = losses.relative_entropy(mean_over_replicas(tf.reduce_mean(probabilities, axis=0)))
+    shares = mean_over_replicas(tf.reduce_mean(probabilities, axis=0))
+    metrics["class_entropy"] = losses.relative_entropy(shares)
+    state.class_mean.assign(CLASS_DECAY * state.class_mean + (1.0 - CLASS_DECAY) * shares)
     return metrics, tf.split(features, sizes)[1]
 
 

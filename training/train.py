@@ -35,6 +35,7 @@ from training.dataset import load_dataset, load_test
 from training.distribute import check_shares, is_chief, make_strategy
 from training.evaluate import Classifier
 from training.health import Watch
+from training.precision import choose_precision, precision
 from training.recorder import SAMPLES_PER_ROW, Recorder, Row, plot_curves
 from training.run import check_folder, describe, finished_run, open_run
 from training.state import Settler, State, build_state
@@ -92,9 +93,9 @@ def train(options: Options) -> Summary:
 
     # Networks, and the state they are in.
     keras.utils.set_random_seed(options.seed)
-    with strategy.scope():
+    with strategy.scope(), precision(choose_precision(options.precision)):
         state = build_state(data, recipe, options.seed)
-        step = make_step(state, data, recipe, kind, options.seed)
+        step = make_step(state, data, recipe, kind, options.seed, options.class_prior)
     start, elapsed_s = 0, 0.0
     sums: dict[str, float] = {}
     if existing := list_checkpoints(options.output / "checkpoints"):

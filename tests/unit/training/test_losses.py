@@ -81,7 +81,7 @@ def test_information_is_highest_where_views_agree_and_all_classes_are_used() -> 
 
     def information(first: tf.Tensor, second: tf.Tensor) -> float:
         joint = tf.maximum(losses.joint_distribution(first, second, tf.ones([4])), 1e-8)
-        return -float(losses.information_loss(joint, joint))
+        return -float(losses.information_loss(joint, joint, tf.ones([4])))
 
     assert information(sure, sure) == pytest.approx(np.log(4), rel=1e-4)
     assert information(tf.gather(sure, [0, 0, 0, 0]), tf.gather(sure, [0, 0, 0, 0])) == pytest.approx(0, abs=1e-4)
@@ -99,7 +99,8 @@ def test_the_information_losss_gradient_is_that_of_the_information() -> None:
 
     with tf.GradientTape(persistent=True) as tape:
         joint = losses.joint_distribution(first, second, tf.ones([6]))
-        ours, expected = losses.information_loss(joint, tf.stop_gradient(joint)), plain(joint)
+        ours = losses.information_loss(joint, tf.stop_gradient(joint), tf.ones([3]))
+        expected = plain(joint)
     for variable in (first, second):
         np.testing.assert_allclose(tape.gradient(ours, variable), tape.gradient(expected, variable), atol=1e-6)
 
@@ -110,3 +111,15 @@ def test_an_image_without_weight_does_not_count() -> None:
     kept = tf.gather(logits, [0, 1, 3])
     expected = losses.joint_distribution(kept, kept, tf.ones([3]))
     np.testing.assert_allclose(losses.joint_distribution(logits, logits, weights), expected, atol=1e-6)
+
+
+def test_the_information_is_largest_where_shares_are_those_of_the_prior() -> None:
+    prior = tf.constant([0.7, 0.2, 0.1])
+
+    def loss(shares: list[float]) -> float:
+        joint = tf.linalg.diag(tf.constant(shares)) + 1e-8
+        return float(losses.information_loss(joint, joint, prior))
+
+    assert loss([0.7, 0.2, 0.1]) == pytest.approx(0, abs=1e-3)
+    for other in ([1 / 3, 1 / 3, 1 / 3], [0.8, 0.15, 0.05], [0.6, 0.25, 0.15]):
+        assert loss(other) > loss([0.7, 0.2, 0.1]) + 1e-3

@@ -1,6 +1,7 @@
 import dataclasses
 from collections.abc import Callable
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,6 +9,7 @@ import tensorflow as tf
 from prelabel.errors import InputError
 from training.config import PRESETS, changed
 from training.dataset import TrainingSet
+from training.precision import choose_precision, precision
 from training.state import Settler, build_state, call_frozen_statistics, to_network_range
 
 
@@ -38,3 +40,21 @@ def test_changes_of_a_recipe_are_typed_and_named() -> None:
     for change, reason in (("nrom=none", "has no nrom"), ("norm=layer", "one of none, batch"), ("steps=x", "steps=x")):
         with pytest.raises(InputError, match=reason):
             changed(PRESETS["default"], (change,))
+
+
+def test_bfloat16_networks_have_float32_weights_and_answers(make_training_set: Callable[..., TrainingSet]) -> None:
+    data = make_training_set()
+    exact = build_state(data, PRESETS["default"], 0)
+    with precision("bfloat16"):
+        state = build_state(data, PRESETS["default"], 0)
+    assert state.generator is not None
+    assert {v.dtype for v in state.discriminator.trainable_variables} == {"float32"}
+    assert {layer.compute_dtype for layer in state.discriminator.layers if "conv" in layer.name} == {"bfloat16"}
+    images = to_network_range(tf.constant(data.unlabelled))
+    (logits, features), (expected, _) = state.discriminator(images), exact.discriminator(images)
+    assert (logits.dtype, features.dtype) == (tf.float32, tf.float32)
+    assert state.generator(tf.zeros([2, 100])).dtype == tf.float32
+    np.testing.assert_allclose(logits, expected, atol=0.1)
+    Settler(state.teacher, data.unlabelled).settle()
+    assert choose_precision("auto") == "float32" or tf.config.list_physical_devices("GPU")
+    assert keras.mixed_precision.dtype_policy().name == "float32"
