@@ -36,6 +36,7 @@ from training.distribute import check_shares, is_chief, make_strategy
 from training.evaluate import Classifier
 from training.health import Watch
 from training.precision import choose_precision, precision
+from training.prior import class_prior
 from training.recorder import SAMPLES_PER_ROW, Recorder, Row, plot_curves
 from training.run import check_folder, describe, finished_run, open_run
 from training.state import Settler, State, build_state
@@ -81,6 +82,7 @@ def train(options: Options) -> Summary:
     for reason in dataset.skipped:
         logger.warning("skipped: %s", reason)
     kind = choose_kind(data.unlabelled) if options.augment == "auto" else options.augment
+    class_prior(options.class_prior, data.classes, data.labels)  # an error here leaves the folder unclaimed
     meta = describe(options, dataset, kind)
     finished = open_run(options, meta) if chief else finished_run(options.output)
     if finished is not None:

@@ -239,3 +239,9 @@ def test_a_run_is_resumed_by_its_folder_alone(finished: tuple[Path, Path], tmp_p
     assert options_of(run, tmp_path).data == tmp_path
     with pytest.raises(InputError, match="holds no training run"):
         options_of(tmp_path, None)
+
+
+def test_a_wrong_class_prior_leaves_the_folder_free(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="3 numbers over 0 wanted"):
+        train(options(finished[0], tmp_path / "run", class_prior="1,2"))
+    assert list((tmp_path / "run").iterdir()) == []
