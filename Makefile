@@ -116,7 +116,7 @@ compare: setup ## measure the figures of docs/quality.md again (hours); resumes 
 other-data: setup ## measure the default preset on composed data sets that it was not tuned on (hours); resumes run by run
 	$(PY) -m scripts.other_data $(ARGS)
 
-docs: setup ## render the measured figures into the README
+docs: setup ## render the measured figures into README.md and docs/quality.md
 	$(PY) -m scripts.render
 
 clean: ## remove environments, caches and generated code caches; runs/ stays

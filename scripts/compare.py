@@ -5,19 +5,13 @@ run side by side with one thread each: on two cores that is faster than one afte
 docs/results/quality.json after each run; `make docs` renders them.
 """
 
-import json
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 
-from prelabel.files import write_text_atomically
-from scripts.provenance import machine, provenance
+from scripts import runs
+from scripts.provenance import machine
 
 RESULTS = Path("docs/results/quality.json")
 RUNS = Path("runs/compare")
@@ -124,39 +118,23 @@ class Options:
 def main() -> None:
     """Runs what is missing and writes the results after each run."""
     options = tyro.cli(Options, prog="python -m scripts.compare")
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    known = {key(entry) for entry in load()}
+    known = {key(entry) for entry in runs.load(RESULTS)}
     plan = [
         run
         for run in PLAN
         if run[0] in options.variants and run[1] in options.labels and run[2] in options.seeds and run not in known
     ]
     print(f"{len(plan)} runs to do, {len(known)} done")
-    with ThreadPoolExecutor(options.side_by_side) as pool:
-        for run in pool.map(lambda run: train(run, options.side_by_side), plan):
-            entries = [*(entry for entry in load() if key(entry) != run), result(run)]
-            entries.sort(key=lambda entry: PLAN.index(key(entry)))
-            write_text_atomically(RESULTS, json.dumps({**provenance("make compare"), "runs": entries}, indent=1) + "\n")
 
+    def train(run: Run) -> runs.Entry:
+        name, labels, seed = run
+        variant = VARIANTS[name]
+        arguments = ["--data", "data/mnist", "--preset", variant.preset, "--labels", str(labels), "--seed", str(seed)]
+        changes = ["--change", *variant.changes] if variant.changes else []
+        runs.train(directory(run), [*arguments, *changes], options.side_by_side)
+        return result(run)
 
-def train(run: Run, side_by_side: int) -> Run:
-    """Runs one training, or goes on with it; a finished one returns at once."""
-    name, labels, seed = run
-    variant = VARIANTS[name]
-    command = [
-        sys.executable, "-m", "training", "--data", "data/mnist", "--preset", variant.preset, "--labels", str(labels),
-        "--seed", str(seed), "--output", str(directory(run)), "--progress", "none",
-        *(("--change", *variant.changes) if variant.changes else ()),
-    ]  # fmt: skip
-    threads = {} if side_by_side == 1 else {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-    log = directory(run).with_suffix(".log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
-        done = subprocess.run(command, env={**os.environ, **threads}, stdout=file, stderr=file)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed: see {log}")
-    print(f"{directory(run).name}: {result(run)['test_error']:.2f} % test error", flush=True)
-    return run
+    runs.measure(plan, train, RESULTS, "make compare", lambda entry: PLAN.index(key(entry)), options.side_by_side)
 
 
 def directory(run: Run) -> Path:
@@ -164,18 +142,18 @@ def directory(run: Run) -> Path:
     return RUNS / "-".join(map(str, run))
 
 
-def key(entry: dict[str, Any]) -> Run:
+def key(entry: runs.Entry) -> Run:
     """Returns which run of the plan an entry of the results is."""
     return entry["variant"], entry["labels"], entry["seed"]
 
 
-def result(run: Run) -> dict[str, Any]:
+def result(run: Run) -> runs.Entry:
     """Returns a finished run's entry in the results."""
     # Here: it imports TensorFlow, which rendering the results need not wait for.
     from training.recorder import read_metrics
 
-    training = json.loads((directory(run) / "training.json").read_text())
-    config = json.loads((directory(run) / "config.json").read_text())
+    training = runs.read_json(directory(run) / "training.json")
+    config = runs.read_json(directory(run) / "config.json")
     rows = read_metrics(directory(run) / "metrics.csv")
     return {
         "dataset": "mnist",
@@ -193,14 +171,6 @@ def result(run: Run) -> dict[str, Any]:
         "machine": machine(),
         "curve": [[int(r["step"]), round(r["hidden_accuracy"], 4)] for r in rows if "hidden_accuracy" in r],
     }
-
-
-def load() -> list[dict[str, Any]]:
-    """Returns the runs measured so far."""
-    if not RESULTS.exists():
-        return []
-    runs: list[dict[str, Any]] = json.loads(RESULTS.read_text())["runs"]
-    return runs
 
 
 if __name__ == "__main__":

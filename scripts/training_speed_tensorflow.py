@@ -122,7 +122,8 @@ def plain(data: TrainingSet) -> Run:
 
         def unlabelled_loss(tape: tf.GradientTape) -> tf.Tensor:
             weak_logits, strong_logits = classify(weak_views), classify(strong_views)
-            joint = losses.joint_distribution(weak_logits, strong_logits, tf.ones(recipe.unlabelled_batch))
+            equal = tf.fill([recipe.unlabelled_batch], 1.0 / recipe.unlabelled_batch)
+            joint = losses.joint_counts(weak_logits, strong_logits, equal)
             average = INFORMATION_DECAY * state.joint_mean + (1.0 - INFORMATION_DECAY) * tf.stop_gradient(joint)
             state.joint_mean.assign(tf.maximum(average, 1e-8))
             images, answers = weak_views[: recipe.adversarial_batch], weak_logits[: recipe.adversarial_batch]

@@ -49,14 +49,13 @@ def consistency_loss(pseudo_labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(tf.stop_gradient(pseudo_labels), logits))
 
 
-def joint_distribution(first: tf.Tensor, second: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Returns how often two views of an image are of class i and j: float32 [K, K], symmetric, sums to 1.
+def joint_counts(first: tf.Tensor, second: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Returns how often two views of an image are of class i and j: float32 [K, K], symmetric, of the weights' sum.
 
-    Takes the logits of both views, float32 [B, K], and the images' weights, float32 [B], not all 0 (Ji et al. 2019,
-    eq. 2 and the symmetrisation below it).
+    Takes the logits of both views, float32 [B, K], and the images' weights, float32 [B] (Ji et al. 2019, eq. 2 and the
+    symmetrisation below it).
     """
-    weighted = tf.nn.softmax(first) * (weights / tf.reduce_sum(weights))[:, None]
-    counts = tf.matmul(weighted, tf.nn.softmax(second), transpose_a=True)
+    counts = tf.matmul(tf.nn.softmax(first) * weights[:, None], tf.nn.softmax(second), transpose_a=True)
     return 0.5 * (counts + tf.transpose(counts))
 
 

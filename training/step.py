@@ -174,7 +174,8 @@ def update_fused(
         if recipe.information_weight:
             weights = tf.stop_gradient(losses.realness(strong_logits))
             weights = weights if recipe.realness_gate else tf.ones_like(weights)
-            joint = mean_over_replicas(losses.joint_distribution(weak_logits, strong_logits, weights))
+            counts = mean_over_replicas(losses.joint_counts(weak_logits, strong_logits, weights))
+            joint = counts / tf.stop_gradient(tf.reduce_sum(counts))  # the sum is that of the weights
             average = INFORMATION_DECAY * state.joint_mean + (1.0 - INFORMATION_DECAY) * tf.stop_gradient(joint)
             state.joint_mean.assign(tf.maximum(average, 1e-8))
             information = losses.information_loss(joint, state.joint_mean, prior)

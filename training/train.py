@@ -94,6 +94,9 @@ def train(options: Options) -> Summary:
     )  # fmt: skip
 
     # Networks, and the state they are in.
+    # Layers are numbered through a process, and their names decide in which order TensorFlow adds up: without this, a
+    # second training in one process would round otherwise than the first.
+    keras.utils.clear_session()
     keras.utils.set_random_seed(options.seed)
     with strategy.scope(), precision(choose_precision(options.precision)):
         state = build_state(data, recipe, options.seed)
@@ -104,7 +107,8 @@ def train(options: Options) -> Summary:
         start, sums, elapsed_s = resume(existing, state)
         logger.info("resuming after step %d", start)
     # Of several hosts, one writes the run's folder; what the others write, nobody needs.
-    output = options.output if chief else Path(tempfile.mkdtemp(prefix="prelabel-worker-"))
+    scratch = None if chief else tempfile.TemporaryDirectory(prefix="prelabel-worker-")
+    output = options.output if scratch is None else Path(scratch.name)
     recorder = Recorder(output, start)
     classifier = Classifier(state.teacher)
     settler = Settler(state.teacher, data.unlabelled if recipe.unlabelled_batch else data.labelled)

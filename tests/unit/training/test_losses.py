@@ -68,11 +68,11 @@ def test_consistency_loss_sends_no_gradient_into_the_pseudo_labels() -> None:
 
 @given(logits_arrays, logits_arrays)
 @settings(deadline=None)
-def test_a_joint_distribution_is_one_and_symmetric(first: np.ndarray, second: np.ndarray) -> None:
-    joint = losses.joint_distribution(tf.constant(first), tf.constant(second), tf.constant([1.0, 0.5, 0.1])).numpy()
-    np.testing.assert_allclose(joint, joint.T, atol=1e-7)
-    assert joint.sum() == pytest.approx(1, rel=1e-4)
-    assert joint.min() >= 0
+def test_joint_counts_are_symmetric_and_sum_to_the_weights(first: np.ndarray, second: np.ndarray) -> None:
+    counts = losses.joint_counts(tf.constant(first), tf.constant(second), tf.constant([1.0, 0.5, 0.1])).numpy()
+    np.testing.assert_allclose(counts, counts.T, atol=1e-6)
+    assert counts.sum() == pytest.approx(1.6, rel=1e-4)
+    assert counts.min() >= 0
 
 
 def test_information_is_highest_where_views_agree_and_all_classes_are_used() -> None:
@@ -80,7 +80,7 @@ def test_information_is_highest_where_views_agree_and_all_classes_are_used() -> 
     sure = tf.constant(50.0 * np.eye(4, dtype=np.float32))
 
     def information(first: tf.Tensor, second: tf.Tensor) -> float:
-        joint = tf.maximum(losses.joint_distribution(first, second, tf.ones([4])), 1e-8)
+        joint = tf.maximum(losses.joint_counts(first, second, tf.fill([4], 0.25)), 1e-8)
         return -float(losses.information_loss(joint, joint, tf.ones([4])))
 
     assert information(sure, sure) == pytest.approx(np.log(4), rel=1e-4)
@@ -98,7 +98,7 @@ def test_the_information_losss_gradient_is_that_of_the_information() -> None:
         return -tf.reduce_sum(joint * tf.math.log(joint / (marginal[:, None] * marginal)))
 
     with tf.GradientTape(persistent=True) as tape:
-        joint = losses.joint_distribution(first, second, tf.ones([6]))
+        joint = losses.joint_counts(first, second, tf.fill([6], 1 / 6))
         ours = losses.information_loss(joint, tf.stop_gradient(joint), tf.ones([3]))
         expected = plain(joint)
     for variable in (first, second):
@@ -109,8 +109,8 @@ def test_an_image_without_weight_does_not_count() -> None:
     logits = tf.constant(np.random.default_rng(0).normal(size=(5, 3)), tf.float32)
     weights = tf.constant([1.0, 1.0, 0.0, 1.0, 0.0])
     kept = tf.gather(logits, [0, 1, 3])
-    expected = losses.joint_distribution(kept, kept, tf.ones([3]))
-    np.testing.assert_allclose(losses.joint_distribution(logits, logits, weights), expected, atol=1e-6)
+    expected = losses.joint_counts(kept, kept, tf.ones([3]))
+    np.testing.assert_allclose(losses.joint_counts(logits, logits, weights), expected, atol=1e-6)
 
 
 def test_the_information_is_largest_where_shares_are_those_of_the_prior() -> None:
