@@ -17,7 +17,7 @@ from prelabel.files import fsync_directory, sha256_file, write_atomically, write
 from prelabel.images import ImageSpec
 from training.checkpoint import list_checkpoints, load_classifier, read_meta
 from training.config import Recipe
-from training.models import build_discriminator
+from training.models import build_discriminator, fold_weight_norm
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ def export_run(options: Options) -> tuple[Path, Bundle]:
     spec = ImageSpec(**meta["input"])
     discriminator = build_discriminator(spec, len(meta["classes"]), recipe, seed=0)
     load_classifier(checkpoints[-1], discriminator)
+    discriminator = fold_weight_norm(discriminator, spec, len(meta["classes"]), recipe)
     model = to_onnx(discriminator)
     parity = check_parity(discriminator, model, _data(options, meta), spec)
     output = options.output or options.run / "bundle"

@@ -76,6 +76,12 @@ VARIANTS: dict[str, Variant] = {
     "no-norm": Variant(
         "default", "default without normalisation in D, a third of the step size", ("norm=none", "learning_rate=2e-3")
     ),
+    "weight-norm": Variant(
+        "default",
+        "default with weight normalisation in D, a third of the step size",
+        ("norm=weight", "learning_rate=2e-3"),
+    ),
+    "apart": Variant("default", "default with D's two updates apart", ("fused=false",)),
     "no-ema": Variant("default", "default without moving average", ("ema_decay=0",)),
     "weak-labels": Variant("default", "default with weak views of the labelled images", ("labelled_view=weak",)),
     "feature-matching": Variant("default", "default with feature matching", ("generator_loss=feature_matching",)),
@@ -166,6 +172,7 @@ def result(run: Run) -> runs.Entry:
         "seconds": training["seconds"],
         "steps": training["steps"],
         "peak_memory_bytes": training["peak_memory_bytes"],
+        "memory_above_import_bytes": training["memory_above_import_bytes"],
         "config": config["options"]["recipe"],
         "commit": training["commit"],
         "machine": machine(),

@@ -12,7 +12,7 @@ import tyro
 from prelabel.errors import InputError
 
 Augment = Literal["auto", "none", "digits", "natural"]
-Norm = Literal["none", "batch"]
+Norm = Literal["none", "batch", "weight"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Recipe:
     architecture: Literal["book", "deep"]
     """`book`: chapter 7's nets. `deep`: five convolutions, a smaller generator."""
     norm: Norm
-    """Normalisation in D: `batch` statistics as in the book, or none."""
+    """Normalisation in D: `batch` statistics as in the book, `weight` (Salimans and Kingma 2016), or none."""
     width: float
     """Factor on the channels of the `deep` D; `book` has the book's."""
     dropout: float

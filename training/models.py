@@ -4,6 +4,7 @@ Images inside the networks are float32, -1..1. D has one trunk and returns (logi
 [B, F]); both heads are functions of the logits (training.losses).
 """
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -36,10 +37,58 @@ class FixedFlatten(layers.Layer):
         return keras.ops.reshape(inputs, (-1, self.entries))
 
 
+@keras.saving.register_keras_serializable("prelabel")
+class WeightNormConv2D(layers.Layer):
+    """A convolution whose kernel is gain * direction / ||direction|| for each filter (Salimans and Kingma 2016, eq. 2).
+
+    The gains start as the norms, so that the first kernel is the initial direction.
+    """
+
+    def __init__(self, filters: int, kernel: int, stride: int, initial: keras.initializers.Initializer) -> None:
+        super().__init__()
+        self.filters, self.size, self.stride, self.initial = filters, kernel, stride, initial
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the weights."""
+        shape = (self.size, self.size, input_shape[-1], self.filters)
+        self.direction = self.add_weight(shape=shape, initializer=self.initial, name="direction")
+        self.gain = self.add_weight(shape=(self.filters,), initializer="ones", name="gain")
+        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
+        self.gain.assign(self._norms())
+
+    def kernel(self) -> Any:
+        """Returns the kernel that the convolution takes, float32 [h, w, in, out]."""
+        return self.direction * (self.gain / self._norms())
+
+    def call(self, inputs: Any) -> Any:
+        """Returns [B, h, w, filters]."""
+        kernel = keras.ops.cast(self.kernel(), inputs.dtype)
+        moved = keras.ops.conv(inputs, kernel, self.stride, "same", data_format="channels_last")
+        return moved + keras.ops.cast(self.bias, inputs.dtype)
+
+    def _norms(self) -> Any:
+        return keras.ops.sqrt(keras.ops.sum(keras.ops.square(self.direction), axis=(0, 1, 2)))
+
+
+def fold_weight_norm(discriminator: keras.Model, spec: ImageSpec, class_count: int, recipe: Recipe) -> keras.Model:
+    """Returns the same D with plain convolutions where they were weight-normalised: one kernel each, as exported."""
+    if recipe.norm != "weight":
+        return discriminator
+    plain = build_discriminator(spec, class_count, dataclasses.replace(recipe, norm="none"), seed=0)
+    sources = [layer for layer in discriminator.layers if layer.weights]
+    targets = [layer for layer in plain.layers if layer.weights]
+    for source, target in zip(sources, targets, strict=True):
+        if isinstance(source, WeightNormConv2D):
+            target.set_weights([source.kernel(), source.bias])
+        else:
+            target.set_weights(source.get_weights())
+    return plain
+
+
 def build_discriminator(spec: ImageSpec, class_count: int, recipe: Recipe, seed: int) -> keras.Model:
     """Returns D: images float32 [B, H, W, C], -1..1 -> (logits [B, K], features [B, F])."""
     images = keras.Input(spec.shape, name="images")
-    net = _Seeded(seed)
+    net = _Seeded(seed, weight_norm=recipe.norm == "weight")
     if recipe.architecture == "book":
         # Chapter 7: three convolutions of stride 2; batch normalisation in all but the first.
         x = images
@@ -100,8 +149,8 @@ def build_generator(spec: ImageSpec, recipe: Recipe, seed: int) -> keras.Model:
 class _Seeded:
     """Makes layers whose initial weights depend on the seed and on the order in which they are made."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed * 1000
+    def __init__(self, seed: int, weight_norm: bool = False) -> None:
+        self._seed, self._weight_norm = seed * 1000, weight_norm
 
     def _next(self) -> int:
         self._seed += 1
@@ -109,6 +158,8 @@ class _Seeded:
 
     def conv(self, filters: int, kernel: int, stride: int) -> layers.Layer:
         initial = keras.initializers.GlorotUniform(self._next())
+        if self._weight_norm:
+            return WeightNormConv2D(filters, kernel, stride, initial)
         return layers.Conv2D(filters, kernel, stride, "same", kernel_initializer=initial)
 
     def transposed(self, filters: int, kernel: int, stride: int) -> layers.Layer:

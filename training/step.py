@@ -37,7 +37,7 @@ def make_step(
     """Returns the compiled step; `class_prior` as in `Options`.
 
     It takes (labelled, unlabelled, step): positions int64 [B] in the data's arrays and the step's number, int32 scalar.
-    It returns float32 scalars by name, those of `metric_names`.
+    It returns float32 scalars by name: columns of metrics.csv (training.recorder.COLUMNS).
     """
     labelled_images, unlabelled_images = tf.constant(data.labelled), tf.constant(data.unlabelled)
     labels = tf.constant(data.labels)
@@ -63,23 +63,16 @@ def make_step(
         else:
             u = to_network_range(tf.gather(unlabelled_images, unlabelled))
             z = share(tf.random.stateless_normal([recipe.generated_batch, recipe.latent_size], seeds[3]))
-            if recipe.fused:
-                weak_views = share(random_view(u, weak, kind, seeds[1]) if recipe.augment else u)
-                strong_views = share(random_view(u, strong, kind, seeds[2]) if recipe.augment else u)
-                noise = tf.random.stateless_normal([recipe.adversarial_batch, *u.shape[1:]], seeds[5])
-                prior = given_prior
-                if class_prior == "estimated":
-                    prior = estimated_prior(given_prior, state, number)
-                pseudo_labels = None
-                if recipe.consistency_weight:
-                    pseudo_labels = make_pseudo_labels(state, weak_views, prior, recipe)
-                batch = RealImages(x, y, weak_views, strong_views, share(noise), pseudo_labels)
-                metrics, real_features = update_fused(state, batch, z, number, prior, recipe)
-            else:
-                u = share(random_view(u, strong, kind, seeds[2]) if recipe.augment else u)
-                metrics = update_supervised(state, x, y)
-                unsupervised, real_features = update_unsupervised(state, u, z, recipe)
-                metrics |= unsupervised
+            weak_views = share(random_view(u, weak, kind, seeds[1]) if recipe.augment else u)
+            strong_views = share(random_view(u, strong, kind, seeds[2]) if recipe.augment else u)
+            noise = share(tf.random.stateless_normal([recipe.adversarial_batch, *u.shape[1:]], seeds[5]))
+            prior = estimated_prior(given_prior, state, number) if class_prior == "estimated" else given_prior
+            pseudo_labels = None
+            if recipe.consistency_weight:
+                pseudo_labels = make_pseudo_labels(state, weak_views, prior, recipe)
+            batch = RealImages(x, y, weak_views, strong_views, noise, pseudo_labels)
+            update = update_fused if recipe.fused else update_apart
+            metrics, real_features = update(state, batch, z, number, prior, recipe)
             if state.generator is not None:
                 z = share(tf.random.stateless_normal([recipe.generated_batch, recipe.latent_size], seeds[4]))
                 metrics |= update_generator(state, z, real_features, recipe)
@@ -130,17 +123,19 @@ def update_supervised(state: State, x: tf.Tensor, y: tf.Tensor) -> Metrics:
     return {"loss_supervised": loss, "labelled_accuracy": _accuracy(logits, y)}
 
 
-def update_unsupervised(state: State, u: tf.Tensor, z: tf.Tensor, recipe: Recipe) -> tuple[Metrics, tf.Tensor]:
-    """D on unlabelled x and on generated G(z); returns D's features of the real images, too."""
-    fakes = call_frozen_statistics(state.generator, z)
+def update_apart(
+    state: State, real: RealImages, z: tf.Tensor, number: tf.Tensor, prior: tf.Tensor, recipe: Recipe
+) -> tuple[Metrics, tf.Tensor]:
+    """D on labelled (x, y), then D on unlabelled x and generated G(z); returns D's features of the real images, too."""
+    metrics = update_supervised(state, real.labelled, real.labels)
+    fakes = None if state.generator is None else call_frozen_statistics(state.generator, z)
     variables = state.discriminator.trainable_variables
     with tf.GradientTape() as tape:
-        real_logits, real_features = state.discriminator(u, training=True)
-        fake_logits, _ = call_frozen_statistics(state.discriminator, fakes)
-        loss = losses.unsupervised_loss(real_logits, fake_logits)
-        weighted = part_of_loss(recipe.unsupervised_weight * loss)
-    state.unsupervised_optimizer.apply(tape.gradient(weighted, variables), variables)
-    return {"loss_unsupervised": loss, **_real_and_fake(real_logits, fake_logits)}, real_features
+        strong_logits, features = state.discriminator(real.strong_views, training=True)
+        total, unlabelled = pile_loss(tape, state, real, strong_logits, fakes, number, prior, recipe)
+        part = part_of_loss(total)
+    state.unsupervised_optimizer.apply(tape.gradient(part, variables), variables)
+    return metrics | unlabelled, features
 
 
 def update_fused(
@@ -154,54 +149,76 @@ def update_fused(
     sizes = [real.labelled.shape[0], real.strong_views.shape[0]]
     fakes = None if state.generator is None else call_frozen_statistics(state.generator, z)
     variables = state.discriminator.trainable_variables
-
-    def classify(images: tf.Tensor) -> tf.Tensor:
-        return call_frozen_statistics(state.discriminator, images)[0]
-
     with tf.GradientTape() as tape:
         logits, features = state.discriminator(tf.concat([real.labelled, real.strong_views], axis=0), training=True)
         labelled_logits, strong_logits = tf.split(logits, sizes)
         supervised = losses.supervised_loss(labelled_logits, real.labels)
-        total = supervised
-        metrics = {"loss_supervised": supervised, "labelled_accuracy": _accuracy(labelled_logits, real.labels)}
-        if real.pseudo_labels is not None:
-            consistency = losses.consistency_loss(real.pseudo_labels, strong_logits)
-            ramp = tf.minimum(1.0, tf.cast(number, tf.float32) / max(1, recipe.consistency_ramp_steps))
-            total += recipe.consistency_weight * ramp * consistency
-            metrics["loss_consistency"] = consistency
-        if recipe.information_weight or recipe.adversarial_weight:
-            weak_logits = classify(real.weak_views)
-        if recipe.information_weight:
-            weights = tf.stop_gradient(losses.realness(strong_logits))
-            weights = weights if recipe.realness_gate else tf.ones_like(weights)
-            counts = mean_over_replicas(losses.joint_counts(weak_logits, strong_logits, weights))
-            joint = counts / tf.stop_gradient(tf.reduce_sum(counts))  # the sum is that of the weights
-            average = INFORMATION_DECAY * state.joint_mean + (1.0 - INFORMATION_DECAY) * tf.stop_gradient(joint)
-            state.joint_mean.assign(tf.maximum(average, 1e-8))
-            information = losses.information_loss(joint, state.joint_mean, prior)
-            total += recipe.information_weight * information
-            metrics["mutual_information"] = -losses.information_loss(joint, state.joint_mean, tf.ones_like(prior))
-        if recipe.adversarial_weight:
-            searched = real.noise.shape[0]
-            images, answers = real.weak_views[:searched], weak_logits[:searched]
-            with tape.stop_recording():
-                worst = adversarial_views(classify, images, answers, recipe.adversarial_radius, real.noise)
-            adversarial = losses.consistency_loss(tf.nn.softmax(answers), classify(worst))
-            total += recipe.adversarial_weight * adversarial
-            metrics["loss_adversarial"] = adversarial
-        if fakes is not None:
-            fake_logits = classify(fakes)
-            unsupervised = losses.unsupervised_loss(strong_logits, fake_logits)
-            total += recipe.unsupervised_weight * unsupervised
-            metrics |= {"loss_unsupervised": unsupervised, **_real_and_fake(strong_logits, fake_logits)}
-        part = part_of_loss(total)
+        total, metrics = pile_loss(tape, state, real, strong_logits, fakes, number, prior, recipe)
+        part = part_of_loss(supervised + total)
     state.discriminator_optimizer.apply(tape.gradient(part, variables), variables)
+    metrics |= {"loss_supervised": supervised, "labelled_accuracy": _accuracy(labelled_logits, real.labels)}
+    return metrics, tf.split(features, sizes)[1]
+
+
+def pile_loss(
+    tape: tf.GradientTape,
+    state: State,
+    real: RealImages,
+    strong_logits: tf.Tensor,
+    fakes: tf.Tensor | None,
+    number: tf.Tensor,
+    prior: tf.Tensor,
+    recipe: Recipe,
+) -> tuple[tf.Tensor, Metrics]:
+    """Returns D's loss on unlabelled x and on generated G(z), float32 scalar, from D's logits of the strong views.
+
+    Recorded by `tape`, but for the search of adversarial views.
+    """
+
+    def classify(images: tf.Tensor) -> tf.Tensor:
+        return call_frozen_statistics(state.discriminator, images)[0]
+
+    total, metrics = tf.zeros([]), {}
+    if real.pseudo_labels is not None:
+        consistency = losses.consistency_loss(real.pseudo_labels, strong_logits)
+        ramp = tf.minimum(1.0, tf.cast(number, tf.float32) / max(1, recipe.consistency_ramp_steps))
+        total += recipe.consistency_weight * ramp * consistency
+        metrics["loss_consistency"] = consistency
+    if recipe.information_weight or recipe.adversarial_weight:
+        weak_logits = classify(real.weak_views)
+    if recipe.information_weight:
+        weights = tf.stop_gradient(losses.realness(strong_logits))
+        weights = weights if recipe.realness_gate else tf.ones_like(weights)
+        counts = mean_over_replicas(losses.joint_counts(weak_logits, strong_logits, weights))
+        joint = counts / tf.stop_gradient(tf.reduce_sum(counts))  # the sum is that of the weights
+        average = INFORMATION_DECAY * state.joint_mean + (1.0 - INFORMATION_DECAY) * tf.stop_gradient(joint)
+        state.joint_mean.assign(tf.maximum(average, 1e-8))
+        information = losses.information_loss(joint, state.joint_mean, prior)
+        total += recipe.information_weight * information
+        metrics["mutual_information"] = -losses.information_loss(joint, state.joint_mean, tf.ones_like(prior))
+    if recipe.adversarial_weight:
+        searched = real.noise.shape[0]
+        images, answers = real.weak_views[:searched], weak_logits[:searched]
+        with tape.stop_recording():
+            worst = adversarial_views(classify, images, answers, recipe.adversarial_radius, real.noise)
+        adversarial = losses.consistency_loss(tf.nn.softmax(answers), classify(worst))
+        total += recipe.adversarial_weight * adversarial
+        metrics["loss_adversarial"] = adversarial
+    if fakes is not None:
+        fake_logits = classify(fakes)
+        unsupervised = losses.unsupervised_loss(strong_logits, fake_logits)
+        total += recipe.unsupervised_weight * unsupervised
+        metrics |= {
+            "loss_unsupervised": unsupervised,
+            "realness_real": tf.reduce_mean(losses.realness(strong_logits)),
+            "realness_fake": tf.reduce_mean(losses.realness(fake_logits)),
+        }
     probabilities = tf.nn.softmax(strong_logits)
     metrics["pseudo_confidence"] = tf.reduce_mean(tf.reduce_max(probabilities, axis=-1))
     shares = mean_over_replicas(tf.reduce_mean(probabilities, axis=0))
     metrics["class_entropy"] = losses.relative_entropy(shares)
     state.class_mean.assign(CLASS_DECAY * state.class_mean + (1.0 - CLASS_DECAY) * shares)
-    return metrics, tf.split(features, sizes)[1]
+    return total, metrics
 
 
 def update_generator(state: State, z: tf.Tensor, real_features: tf.Tensor, recipe: Recipe) -> Metrics:
@@ -238,10 +255,3 @@ def make_pseudo_labels(state: State, weak_views: tf.Tensor, prior: tf.Tensor, re
 
 def _accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32))
-
-
-def _real_and_fake(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> Metrics:
-    return {
-        "realness_real": tf.reduce_mean(losses.realness(real_logits)),
-        "realness_fake": tf.reduce_mean(losses.realness(fake_logits)),
-    }

@@ -61,6 +61,7 @@ def train(options: Options) -> Summary:
         InputError: An option or the data cannot be used, or the folder holds another run.
         TrainingError: A loss is not finite, or a checkpoint cannot be read.
     """
+    imported_bytes = peak_memory_bytes()
     recipe = options.recipe()
     strategy = make_strategy(options.strategy)
     check_shares(recipe, strategy.num_replicas_in_sync)
@@ -178,6 +179,7 @@ def train(options: Options) -> Summary:
         "steps": total,
         "seconds": elapsed_s + time.monotonic() - started,
         "peak_memory_bytes": peak_memory_bytes(),
+        "memory_above_import_bytes": peak_memory_bytes() - imported_bytes,
         "commit": meta["commit"],
     }
     write_text_atomically(output / "training.json", json.dumps(summary, indent=2) + "\n")

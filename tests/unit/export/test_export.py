@@ -20,9 +20,9 @@ from prelabel.engine import load_engine
 from prelabel.errors import InputError, ParityError
 from prelabel.images import ImageSpec
 from support.datasets import write_idx_dataset
-from training.config import PRESETS
+from training.config import PRESETS, changed
 from training.config import Options as TrainOptions
-from training.models import build_discriminator
+from training.models import WeightNormConv2D, build_discriminator, fold_weight_norm
 from training.train import train
 
 
@@ -50,6 +50,19 @@ def test_the_graph_is_clean_and_takes_raw_pixels_in_any_number(preset: str, spec
         assert (probabilities.dtype, probabilities.shape) == (np.float32, (count, 4))
         assert (realness.dtype, realness.shape) == (np.float32, (count,))
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_weight_normalisation_is_folded_into_the_kernels() -> None:
+    spec, recipe = ImageSpec(12, 12, 1), changed(PRESETS["default"], ("norm=weight",))
+    discriminator = build_discriminator(spec, 3, recipe, 0)
+    for layer in discriminator.layers:  # gains that are no norms, as after training
+        if isinstance(layer, WeightNormConv2D):
+            layer.gain.assign(layer.gain * 1.7)
+    folded = fold_weight_norm(discriminator, spec, 3, recipe)
+    assert not any(isinstance(layer, WeightNormConv2D) for layer in folded.layers)
+    images = np.random.default_rng(0).normal(size=(4, 12, 12, 1)).astype(np.float32)
+    np.testing.assert_allclose(folded(images)[0], discriminator(images)[0], atol=1e-5)
+    assert fold_weight_norm(folded, spec, 3, PRESETS["default"]) is folded
 
 
 def test_a_graph_with_overflow_guards_is_refused() -> None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from training.config import PRESETS
 from training.dataset import TrainingSet
 from training.state import State, build_state
-from training.step import make_step, update_generator, update_supervised, update_unsupervised
+from training.step import RealImages, make_step, update_apart, update_generator, update_supervised
 
 RECIPE = dataclasses.replace(PRESETS["book"], labelled_batch=4, unlabelled_batch=4, generated_batch=4)
 
@@ -31,6 +31,10 @@ def snapshot(state: State) -> dict[str, np.ndarray]:
 
 def moved(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> set[str]:
     return {"/".join(name.split("/")[:2]) for name in before if (before[name] != after[name]).any()}
+
+
+def update_d(state: State, real: RealImages, z: tf.Tensor) -> None:
+    update_apart(state, real, z, tf.constant(0), tf.fill([state.class_mean.shape[0]], 0.1), RECIPE)
 
 
 @pytest.fixture
@@ -68,10 +72,10 @@ def test_the_supervised_update_moves_d_alone(state_and_inputs: tuple[State, Any,
     assert moved(before, snapshot(state)) == {"d/weights", "d/statistics"}
 
 
-def test_the_unsupervised_update_moves_d_alone(state_and_inputs: tuple[State, Any, Any, Any, Any]) -> None:
-    state, _, _, u, z = state_and_inputs
+def test_both_updates_of_d_move_d_alone(state_and_inputs: tuple[State, Any, Any, Any, Any]) -> None:
+    state, x, y, u, z = state_and_inputs
     before = snapshot(state)
-    update_unsupervised(state, u, z, RECIPE)
+    update_d(state, RealImages(x, y, u, u, u[:0], None), z)
     assert moved(before, snapshot(state)) == {"d/weights", "d/statistics"}
 
 
@@ -86,11 +90,14 @@ def test_the_generator_update_moves_g_alone(loss: Any, state_and_inputs: tuple[S
 
 
 def test_only_real_images_move_ds_statistics(state_and_inputs: tuple[State, Any, Any, Any, Any]) -> None:
-    state, _, _, u, z = state_and_inputs
+    state, x, y, u, z = state_and_inputs
+    for optimizer in (state.discriminator_optimizer, state.unsupervised_optimizer):
+        optimizer.learning_rate = 0.0
     mean = next(v for v in state.discriminator.variables if "moving_mean" in v.path)
-    layer_inputs = keras.Model(state.discriminator.input, state.discriminator.layers[3].output)(u)
-    expected = 0.01 * layer_inputs.numpy().mean(axis=(0, 1, 2))  # momentum .99 from zero
-    update_unsupervised(state, u, z, RECIPE)
+    layer_inputs = keras.Model(state.discriminator.input, state.discriminator.layers[3].output)
+    labelled, unlabelled = (layer_inputs(images).numpy().mean(axis=(0, 1, 2)) for images in (x, u))
+    expected = 0.99 * 0.01 * labelled + 0.01 * unlabelled  # momentum .99 from zero, one update after the other
+    update_d(state, RealImages(x, y, u, u, u[:0], None), z)
     np.testing.assert_allclose(mean.numpy(), expected, rtol=1e-4, atol=1e-7)
 
 

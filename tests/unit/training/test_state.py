@@ -37,7 +37,11 @@ def test_settling_changes_no_weight_and_not_the_student(make_training_set: Calla
 def test_changes_of_a_recipe_are_typed_and_named() -> None:
     recipe = changed(PRESETS["default"], ("norm=none", "steps=7", "learning_rate=1e-3", "align=true"))
     assert (recipe.norm, recipe.steps, recipe.learning_rate, recipe.align) == ("none", 7, 1e-3, True)
-    for change, reason in (("nrom=none", "has no nrom"), ("norm=layer", "one of none, batch"), ("steps=x", "steps=x")):
+    for change, reason in (
+        ("nrom=none", "has no nrom"),
+        ("norm=layer", "one of none, batch, weight"),
+        ("steps=x", "steps=x"),
+    ):
         with pytest.raises(InputError, match=reason):
             changed(PRESETS["default"], (change,))
 
