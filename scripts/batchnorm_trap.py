@@ -212,6 +212,30 @@ def add_run(path: Path, run: Run) -> None:
     write_text_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
+def table(content: dict[str, Any]) -> str:
+    """Returns the accuracies after a quarter of the steps, after half, and at the end, a line for each variant."""
+    runs: list[Run] = content["runs"]
+    steps = runs[0]["steps"]
+    shown = [-(-len(steps) * part // 4) - 1 for part in (1, 2, 4)]
+    lines = [
+        f"| the book's SGAN, {content['labels']} labels | {' | '.join(f'{steps[i]:,} steps' for i in shown)} | draws |",
+        "|---|---|---|---|---|",
+    ]
+    for variant, title in VARIANTS.items():
+        curves = [run["accuracy"] for run in runs if run["variant"] == variant]
+        if not curves:
+            continue
+        cells = [
+            f"{100 * statistics.mean(curve[i] for curve in curves):.1f} % "
+            f"({' '.join(f'{100 * curve[i]:.1f}' for curve in curves)})"
+            for i in shown
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} | {len(curves)} |")
+    versions = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
+    commits = ", ".join(sorted({run["commit"][:12] for run in runs}))
+    return "\n".join([*lines, "", f"`{content['command']}`, commits {commits}; {versions}. Accuracy on hidden labels."])
+
+
 def plot(path: Path, runs: list[Run]) -> None:
     """Draws accuracy over steps into a PNG: each seed as a thin line, the mean of a variant as a thick one."""
     # The Figure class needs no display; see `training.recorder`.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scripts import calibration_page, other_data, quality_page, training_speed
+from scripts import batchnorm_trap, calibration_page, other_data, quality_page, training_speed
 
 PAGES = (Path("README.md"), Path("docs/quality.md"))
 IMAGES = Path("docs/images")
@@ -31,6 +31,7 @@ def render(text: str) -> str:
     for name, make_from in (("calibration", calibration_page.calibration), ("outside", calibration_page.outside)):
         blocks[name] = functools.partial(lambda make: make(load("calibration")), make_from)
     blocks["other-data"] = lambda: other_data.table(load("other_data"))
+    blocks["batchnorm"] = lambda: batchnorm_trap.table(load("batchnorm"))
     blocks["speed"] = lambda: training_speed.table(load("training_speed"))
 
     def block(match: re.Match[str]) -> str:

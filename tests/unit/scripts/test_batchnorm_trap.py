@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from prelabel.errors import InputError
-from scripts.batchnorm_trap import VARIANTS, Options, add_run, plot, read_runs
+from scripts.batchnorm_trap import VARIANTS, Options, add_run, plot, read_runs, table
 
 STEPS = [2, 4, 5]
 
@@ -32,6 +32,10 @@ def test_results_grow_run_by_run_and_are_plotted(tmp_path: Path) -> None:
     content = json.loads(results.read_text())
     assert content["commit"] == runs[0]["commit"]
     assert content["versions"]["keras"]
+    lines = table(content).splitlines()
+    assert lines[0] == "| the book's SGAN, 100 labels | 2 steps | 4 steps | 5 steps | draws |"
+    assert lines[2].endswith("| 10.0 % (10.0 10.0) | 50.0 % (50.0 50.0) | 90.0 % (90.0 90.0) | 2 |")
+    assert len(lines) == 2 + len(VARIANTS) + 2
     plot(image, runs)
     with Image.open(image) as picture:
         assert picture.size == (800, 450)
