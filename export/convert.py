@@ -6,6 +6,7 @@ import keras
 import onnx
 import tensorflow as tf
 
+from export.fold import fold
 from prelabel.errors import ParityError
 from training import losses
 from training.state import to_network_range
@@ -52,6 +53,7 @@ def to_onnx(discriminator: keras.Model) -> onnx.ModelProto:
     )
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
+    fold(model)
     rename_by_position(model.graph)
     onnx.checker.check_model(model, full_check=True)
     check_graph(model)
