@@ -40,8 +40,12 @@ def serving_function(discriminator: keras.Model) -> Any:
     return serve
 
 
-def to_onnx(discriminator: keras.Model) -> onnx.ModelProto:
+def to_onnx(discriminator: keras.Model, *, folded: bool = True) -> onnx.ModelProto:
     """Converts D to a checked ONNX model with input `images` and outputs `probabilities`, `realness`; N is dynamic.
+
+    Args:
+        discriminator: D.
+        folded: Rewrite the graph by `export.fold`; without, it is what tf2onnx makes, for comparisons.
 
     Raises:
         ParityError: The graph holds an operator that it should not need.
@@ -53,7 +57,8 @@ def to_onnx(discriminator: keras.Model) -> onnx.ModelProto:
     )
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
-    fold(model)
+    if folded:
+        fold(model)
     rename_by_position(model.graph)
     onnx.checker.check_model(model, full_check=True)
     check_graph(model)

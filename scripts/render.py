@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scripts import batchnorm_trap, calibration_page, other_data, quality_page, training_speed
+from scripts import batchnorm_trap, calibration_page, graph_speed, other_data, quality_page, training_speed
 
-PAGES = (Path("README.md"), Path("docs/quality.md"))
+PAGES = (Path("README.md"), Path("docs/quality.md"), Path("docs/serving.md"))
 IMAGES = Path("docs/images")
 RESULTS = Path("docs/results")
 
@@ -32,6 +32,7 @@ def render(text: str) -> str:
         blocks[name] = functools.partial(lambda make: make(load("calibration")), make_from)
     blocks["other-data"] = lambda: other_data.table(load("other_data"))
     blocks["batchnorm"] = lambda: batchnorm_trap.table(load("batchnorm"))
+    blocks["graph"] = lambda: graph_speed.table(load("graph_speed"))
     blocks["speed"] = lambda: training_speed.table(load("training_speed"))
 
     def block(match: re.Match[str]) -> str:
