@@ -30,7 +30,7 @@ from prelabel.errors import (
     ServerUnavailableError,
 )
 from prelabel.images import ImageSpec, Pixels
-from prelabel.predictions import PredictionBatch
+from prelabel.predictions import PredictionBatch, Priority
 from prelabel.retry import Backoff
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
@@ -49,6 +49,11 @@ _ERRORS: dict[grpc.StatusCode, type[PrelabelError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: ServerUnavailableError,
 }
 """What a status means; everything else is a `RemoteError`."""
+
+_PRIORITIES: dict[Priority, "pb.Priority.ValueType"] = {
+    "interactive": pb.PRIORITY_INTERACTIVE,
+    "bulk": pb.PRIORITY_BULK,
+}
 
 _RETRIED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED})
 """Status of requests that the server did not carry out, and may carry out later; a dying server cancels its calls."""
@@ -151,8 +156,8 @@ class PrelabelClient:
             max_request_images=response.max_request_images,
         )
 
-    def predict(self, images: Images) -> PredictionBatch:
-        """Classifies one batch of at most `ModelInfo.max_request_images` images.
+    def predict(self, images: Images, priority: Priority = "interactive") -> PredictionBatch:
+        """Classifies one batch of at most `ModelInfo.max_request_images` images, by default before bulk work.
 
         Returns:
             One row for each image; a file that cannot be decoded is an error of its row.
@@ -163,9 +168,11 @@ class PrelabelClient:
             ServerUnavailableError: No server answered within `timeout_s`, or for `retry_for_s`.
             RemoteError: The server failed.
         """
-        return _batch(self._call(self._stub.Predict, _request(images)), len(images))
+        return _batch(self._call(self._stub.Predict, _request(images, priority)), len(images))
 
-    def predict_stream(self, batches: Iterable[Images], window: int = 8) -> Iterator[PredictionBatch]:
+    def predict_stream(
+        self, batches: Iterable[Images], window: int = 8, priority: Priority = "bulk"
+    ) -> Iterator[PredictionBatch]:
         """Classifies many batches, `window` of them in flight, and yields the answers in the order of the batches.
 
         `batches` is read in the caller's thread, never more than `window` ahead of the answers. Where the server goes
@@ -174,6 +181,7 @@ class PrelabelClient:
         Args:
             batches: See `predict`.
             window: Most batches that are sent and unanswered: 8 keep a server busy over a network.
+            priority: Who waits: a person goes before a program that works through a pile.
 
         Raises:
             InputError: As `predict`; where the server finds it, after the answers to earlier batches.
@@ -183,7 +191,7 @@ class PrelabelClient:
         """
         if window < 1:
             raise InputError(f"window is {window}: at least 1 batch must be in flight")
-        source = ((_request(images, str(number)), len(images)) for number, images in enumerate(batches))
+        source = ((_request(images, priority, str(number)), len(images)) for number, images in enumerate(batches))
         unanswered: deque[tuple[pb.PredictRequest, int]] = deque()
         exhausted = False
         model_id: str | None = None
@@ -263,16 +271,17 @@ class PrelabelClient:
         )
 
 
-def _request(images: Images, request_id: str = "") -> pb.PredictRequest:
+def _request(images: Images, priority: Priority, request_id: str = "") -> pb.PredictRequest:
     if len(images) == 0:
         raise InputError("a batch of no images was given: at least 1 wanted")
     if isinstance(images, np.ndarray):
         if images.dtype != np.uint8 or images.ndim != 4:
             raise InputError(f"images are {images.dtype} {list(images.shape)}: uint8 [B, H, W, C] (0..255) wanted")
         tensor = pb.ImageTensor(shape=images.shape, dtype=pb.DATA_TYPE_UINT8, data=images.tobytes())
-        request = pb.PredictRequest(request_id=request_id, tensor=tensor)
+        request = pb.PredictRequest(request_id=request_id, tensor=tensor, priority=_PRIORITIES[priority])
     else:
-        request = pb.PredictRequest(request_id=request_id, encoded=pb.EncodedImages(images=images))
+        encoded = pb.EncodedImages(images=images)
+        request = pb.PredictRequest(request_id=request_id, encoded=encoded, priority=_PRIORITIES[priority])
     if (size_bytes := request.ByteSize()) > MAX_MESSAGE_BYTES:
         raise InputError(
             f"{len(images)} images make a request of {size_bytes} bytes, over the limit of {MAX_MESSAGE_BYTES}: "

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Priority = Literal["interactive", "bulk"]
+"""Who waits for an answer: a person, or a program that works through a pile."""
 
 FAILED_LABEL = -1
 """Label index of an item that has an error instead of a prediction."""

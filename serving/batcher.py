@@ -15,7 +15,7 @@ import numpy as np
 from prelabel.engine import Engine
 from prelabel.errors import InputError, RemoteError, ServerUnavailableError
 from prelabel.images import Pixels
-from prelabel.predictions import PredictionBatch
+from prelabel.predictions import PredictionBatch, Priority
 from serving.queue import Request, RequestQueue, Slice, split
 
 
@@ -58,7 +58,9 @@ class Batcher:
         self._running: set[asyncio.Task[None]] = set()
         self._former = asyncio.create_task(self._form_batches())
 
-    async def predict(self, images: Pixels, timeout_s: float | None = None) -> PredictionBatch:
+    async def predict(
+        self, images: Pixels, timeout_s: float | None = None, priority: Priority = "interactive"
+    ) -> PredictionBatch:
         """Infers uint8 [B, H, W, C], 0..255, B >= 1, of exactly the model's H, W and C.
 
         Cancelling the call takes the request out of the queue.
@@ -66,6 +68,7 @@ class Batcher:
         Args:
             images: The images.
             timeout_s: After so many seconds the request is dropped unless it runs already.
+            priority: Who waits: a person, or a program that works through a pile.
 
         Raises:
             OverloadedError: The queue is full.
@@ -78,7 +81,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         expires_at_s = math.inf if timeout_s is None else now_s + timeout_s
-        request = Request(images, loop.create_future(), now_s, expires_at_s)
+        request = Request(images, loop.create_future(), now_s, expires_at_s, priority)
         self._queue.add(request)
         self._changed.set()
         try:

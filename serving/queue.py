@@ -1,4 +1,7 @@
-"""What waits for the engine: accepted requests in order of arrival, bounded, cut into batches of rows.
+"""What waits for the engine: accepted requests by priority and arrival, bounded, cut into batches of rows.
+
+People go before piles, within limits that keep either from shutting the other out: bulk requests keep `BULK_SHARE` of
+the rows while they wait, and cannot fill the last part of the queue.
 
 Nothing here runs or waits; `serving.batcher` does.
 """
@@ -12,7 +15,12 @@ import numpy as np
 
 from prelabel.errors import OverloadedError
 from prelabel.images import Pixels
-from prelabel.predictions import PredictionBatch
+from prelabel.predictions import PredictionBatch, Priority
+
+BULK_SHARE = 0.25
+"""Share of the rows that bulk requests get while people keep the server busy."""
+BULK_FILL = 0.875
+"""Share of the queue that bulk requests may fill; the rest is left for people."""
 
 
 @dataclass(eq=False)
@@ -27,6 +35,7 @@ class Request:
     """Time of the event loop."""
     expires_at_s: float
     """Time of the event loop after which nobody waits for the answer."""
+    priority: Priority = "interactive"
     taken: int = 0
     """Rows that went into batches."""
     parts: dict[int, PredictionBatch] = field(default_factory=dict)
@@ -70,15 +79,19 @@ class RequestQueue:
 
     def __init__(self, max_images: int, max_bytes: int) -> None:
         self._max_images, self._max_bytes = max_images, max_bytes
-        self._images = self._bytes = 0
-        # In order of arrival; a request that ends, however it ends, can leave from the middle.
-        self._waiting: OrderedDict[Request, None] = OrderedDict()
-        self.waiting_images = 0
+        self._classes: dict[Priority, _Class] = {"interactive": _Class(), "bulk": _Class()}
+        self._owed_rows = 0.0
+        """Rows that bulk requests are due: their share of the batches formed while they waited, less what they got."""
+
+    @property
+    def waiting_images(self) -> int:
+        """Rows that are in no batch yet."""
+        return sum(one.waiting_images for one in self._classes.values())
 
     @property
     def oldest_arrived_at_s(self) -> float:
-        """When the request at the head arrived; the queue must not be empty."""
-        return next(iter(self._waiting)).arrived_at_s
+        """When the oldest waiting request arrived; the queue must not be empty."""
+        return min(next(iter(one.waiting)).arrived_at_s for one in self._classes.values() if one.waiting)
 
     def add(self, request: Request) -> None:
         """Accepts a request.
@@ -86,31 +99,73 @@ class RequestQueue:
         Raises:
             OverloadedError: It would exceed a limit.
         """
-        images, size_bytes = self._images + len(request.images), self._bytes + request.images.nbytes
-        if images > self._max_images or size_bytes > self._max_bytes:
+        own = self._classes[request.priority]
+        images, size_bytes = (
+            sum(values) for values in zip(*(c.unanswered for c in self._classes.values()), strict=True)
+        )
+        too_much = _exceeds(images, size_bytes, request, self._max_images, self._max_bytes)
+        # A bulk request that is alone in its class may take more: it would never be accepted otherwise.
+        if request.priority == "bulk" and own.unanswered[0]:
+            limits = BULK_FILL * self._max_images, BULK_FILL * self._max_bytes
+            too_much = too_much or _exceeds(*own.unanswered, request, *limits)
+        if too_much:
             raise OverloadedError(
-                f"the server's queue is full ({self._images} images, {self._bytes} bytes unanswered; limits "
+                f"the server's queue is full ({images} images, {size_bytes} bytes unanswered; limits "
                 f"{self._max_images} images, {self._max_bytes} bytes): try again later, or send fewer requests at once"
             )
-        self._images, self._bytes = images, size_bytes
-        self._waiting[request] = None
-        self.waiting_images += len(request.images)
+        own.add(request)
 
     def remove(self, request: Request) -> None:
         """Lets an accepted request go: answered, failed or cancelled."""
-        self._images -= len(request.images)
-        self._bytes -= request.images.nbytes
+        self._classes[request.priority].remove(request)
+
+    def take(self, max_rows: int, now_s: float) -> list[Slice]:
+        """Takes the next batch of up to `max_rows` rows: what bulk requests are due, interactive ones, then bulk ones.
+
+        Within a priority in order of arrival; a request may be split over batches. Requests whose caller has left or
+        whose deadline has passed are dropped here, the last moment before the engine.
+        """
+        interactive, bulk = self._classes["interactive"], self._classes["bulk"]
+        due = 0
+        if interactive.waiting and bulk.waiting:
+            self._owed_rows += BULK_SHARE * max_rows
+            due = min(int(self._owed_rows), max_rows)
+        else:
+            self._owed_rows = 0.0
+        batch = bulk.take(due, now_s)
+        batch += interactive.take(max_rows - _rows(batch), now_s)
+        batch += bulk.take(max_rows - _rows(batch), now_s)
+        taken = _rows([piece for piece in batch if piece.request.priority == "bulk"])
+        self._owed_rows = max(0.0, self._owed_rows - taken)
+        return batch
+
+
+class _Class:
+    """The requests of one priority."""
+
+    def __init__(self) -> None:
+        self.unanswered = (0, 0)
+        """Images and bytes, accepted and not yet answered."""
+        # In order of arrival; a request that ends, however it ends, can leave from the middle.
+        self.waiting: OrderedDict[Request, None] = OrderedDict()
+        self.waiting_images = 0
+
+    def add(self, request: Request) -> None:
+        images, size_bytes = self.unanswered
+        self.unanswered = images + len(request.images), size_bytes + request.images.nbytes
+        self.waiting[request] = None
+        self.waiting_images += len(request.images)
+
+    def remove(self, request: Request) -> None:
+        images, size_bytes = self.unanswered
+        self.unanswered = images - len(request.images), size_bytes - request.images.nbytes
         self._leave(request)
 
     def take(self, max_rows: int, now_s: float) -> list[Slice]:
-        """Takes the next batch: up to `max_rows` rows in order of arrival; a request may be split over batches.
-
-        Requests whose caller has left or whose deadline has passed are dropped here, the last moment before the engine.
-        """
         batch: list[Slice] = []
         rows = 0
-        while self._waiting and rows < max_rows:
-            request = next(iter(self._waiting))
+        while self.waiting and rows < max_rows:
+            request = next(iter(self.waiting))
             if now_s >= request.expires_at_s:
                 request.fail(TimeoutError("the request's deadline passed while it waited"))
             if request.answer.done():
@@ -126,9 +181,17 @@ class RequestQueue:
         return batch
 
     def _leave(self, request: Request) -> None:
-        if request in self._waiting:
-            del self._waiting[request]
+        if request in self.waiting:
+            del self.waiting[request]
             self.waiting_images -= request.untaken
+
+
+def _rows(batch: Sequence[Slice]) -> int:
+    return sum(piece.stop - piece.start for piece in batch)
+
+
+def _exceeds(images: int, size_bytes: int, request: Request, max_images: float, max_bytes: float) -> bool:
+    return images + len(request.images) > max_images or size_bytes + request.images.nbytes > max_bytes
 
 
 def split(batch: PredictionBatch, lengths: Sequence[int]) -> list[PredictionBatch]:

@@ -13,7 +13,7 @@ from prelabel.client import MAX_MESSAGE_BYTES
 from prelabel.engine import Engine, check_images
 from prelabel.errors import InputError, ServerUnavailableError
 from prelabel.images import Pixels
-from prelabel.predictions import PredictionBatch, with_failures
+from prelabel.predictions import PredictionBatch, Priority, with_failures
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceServicer, add_PrelabelServiceServicer_to_server
 from serving.batcher import Batcher
@@ -84,11 +84,15 @@ class PrelabelService(PrelabelServiceServicer):
         )
 
     async def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:  # noqa: N802
-        """Answers one batch."""
+        """Answers one batch, by default before bulk work."""
+        return await self._answer(request, context, "interactive")
+
+    async def _answer(self, request: pb.PredictRequest, context: Any, default: Priority) -> pb.PredictResponse:
         model = self._loaded()
+        priority = _priority(request, default)
         images, errors, total = await _images(request, model)
         if len(images):
-            answer = await model.batcher.predict(images, context.time_remaining())
+            answer = await model.batcher.predict(images, context.time_remaining(), priority)
         else:
             classes = len(model.engine.bundle.classes)
             answer = PredictionBatch(
@@ -99,10 +103,10 @@ class PrelabelService(PrelabelServiceServicer):
     async def PredictStream(  # noqa: N802
         self, request_iterator: Any, context: Any
     ) -> AsyncIterator[pb.PredictResponse]:
-        """Answers many batches, several at a time, in order."""
+        """Answers many batches, several at a time, in order; by default after what people ask for."""
 
         async def answer_one(request: pb.PredictRequest) -> pb.PredictResponse:
-            return await self.Predict(request, context)
+            return await self._answer(request, context, "bulk")
 
         async with aclosing(self._streams.answer(request_iterator, answer_one)) as responses:
             async for response in responses:
@@ -128,6 +132,17 @@ async def _images(request: pb.PredictRequest, model: Model) -> tuple[Pixels, dic
         images, errors = await model.decoder.decode(files)
         return images, errors, len(files)
     raise InputError("the request holds no images: set `tensor` or `encoded`")
+
+
+def _priority(request: pb.PredictRequest, default: Priority) -> Priority:
+    match request.priority:
+        case pb.PRIORITY_UNSPECIFIED:
+            return default
+        case pb.PRIORITY_INTERACTIVE:
+            return "interactive"
+        case pb.PRIORITY_BULK:
+            return "bulk"
+    raise InputError(f"priority {request.priority} is unknown: PRIORITY_INTERACTIVE or PRIORITY_BULK wanted")
 
 
 def _check_count(count: int, model: Model) -> None:

@@ -22,6 +22,32 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """Predict: interactive. PredictStream: bulk."""
+    PRIORITY_INTERACTIVE: _Priority.ValueType  # 1
+    """A person."""
+    PRIORITY_BULK: _Priority.ValueType  # 2
+    """A program that works through a pile."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """Who waits for the answer. Interactive requests go first; bulk ones keep at least a quarter of the inference while they
+    wait, and may fill seven eighths of the queue.
+    """
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""Predict: interactive. PredictStream: bulk."""
+PRIORITY_INTERACTIVE: Priority.ValueType  # 1
+"""A person."""
+PRIORITY_BULK: Priority.ValueType  # 2
+"""A program that works through a pile."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
 class _DataType:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -133,8 +159,10 @@ class PredictRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TENSOR_FIELD_NUMBER: _builtins.int
     ENCODED_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller and echoed in the response."""
+    priority: Global___Priority.ValueType
     @_builtins.property
     def tensor(self) -> Global___ImageTensor: ...
     @_builtins.property
@@ -145,10 +173,11 @@ class PredictRequest(_message.Message):
         request_id: _builtins.str = ...,
         tensor: Global___ImageTensor | None = ...,
         encoded: Global___EncodedImages | None = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "images", b"images", "tensor", b"tensor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "images", b"images", "request_id", b"request_id", "tensor", b"tensor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "images", b"images", "priority", b"priority", "request_id", b"request_id", "tensor", b"tensor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_images: _TypeAlias = _typing.Literal["tensor", "encoded"]  # noqa: Y015
     _WhichOneofArgType_images: _TypeAlias = _typing.Literal["images", b"images"]  # noqa: Y015

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError
 from prelabel.predictions import PredictionBatch
 from serving.batcher import Batcher, BatchLimits
+from serving.queue import BULK_SHARE, Request, RequestQueue
 from support.engines import EchoEngine, marked, marks_of
 
 
@@ -147,6 +148,74 @@ async def test_big_requests_are_split_and_their_rest_is_joined_with_the_next() -
     await plug
     await batcher.close()
     assert engine.batches == [[1], [10, 11, 12, 13], [14, 15, 16, 17], [18, 19, 20, 21]]
+
+
+async def test_people_go_before_piles_and_piles_keep_their_share() -> None:
+    engine = EchoEngine()
+    batcher = Batcher(engine, limits(max_batch_size=4))
+    plug = await occupy(batcher, engine)
+    pile = asyncio.create_task(batcher.predict(marked(range(100, 108)), priority="bulk"))
+    await settle()
+    people = [asyncio.create_task(batcher.predict(marked([10 + i]))) for i in range(7)]
+    await settle()
+    engine.gate.set()
+    assert marks_of(await pile) == list(range(100, 108))
+    await asyncio.gather(plug, *people)
+    await batcher.close()
+    # One row in four is the pile's; the rest of it follows once nobody else waits.
+    assert [sorted(batch) for batch in engine.batches[1:]] == [
+        [10, 11, 12, 100], [13, 14, 15, 101], [16, 102, 103, 104], [105, 106, 107]
+    ]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    max_rows=st.integers(1, 9),
+    pile=st.integers(1, 30),
+    people=st.lists(st.integers(1, 5), min_size=1, max_size=30),
+)
+def test_neither_priority_starves(max_rows: int, pile: int, people: list[int]) -> None:
+    loop = asyncio.new_event_loop()
+    queue = RequestQueue(10_000, 1 << 20)
+    for size in people:
+        queue.add(Request(marked(range(size)), loop.create_future(), 0.0, 1.0, "interactive"))
+    queue.add(Request(marked(range(pile)), loop.create_future(), 0.0, 1.0, "bulk"))
+    loop.close()
+    total, both, bulk_rows = queue.waiting_images, 0, 0
+    while batch := queue.take(max_rows, 0.0):
+        rows = {"interactive": 0, "bulk": 0}
+        for piece in batch:
+            rows[piece.request.priority] += piece.stop - piece.start
+        left = total - sum(rows.values())
+        assert queue.waiting_images == left
+        assert sum(rows.values()) == min(max_rows, total), "a batch has room while somebody waits"
+        total = left
+        both += max_rows
+        bulk_rows += rows["bulk"]
+        # While both wait, the pile is never more than a batch behind a quarter of the rows.
+        assert bulk_rows == pile or bulk_rows > BULK_SHARE * both - 1
+    assert total == 0
+
+
+async def test_a_full_pile_leaves_room_for_people_and_one_big_request_is_taken() -> None:
+    engine = EchoEngine()
+    batcher = Batcher(engine, limits(images=16))
+    plug = await occupy(batcher, engine)
+    pile = asyncio.create_task(batcher.predict(marked(range(100, 115)), priority="bulk"))
+    await settle()
+    engine.gate.set()
+    assert marks_of(await pile) == list(range(100, 115)), "over seven eighths, but alone"
+    engine.gate.clear()
+    waiting = [asyncio.create_task(batcher.predict(marked(range(n, n + 7)), priority="bulk")) for n in (200, 300)]
+    await settle()
+    with pytest.raises(OverloadedError):
+        await batcher.predict(marked([400]), priority="bulk")
+    person = asyncio.create_task(batcher.predict(marked([5, 6])))
+    await settle()
+    engine.gate.set()
+    assert marks_of(await person) == [5, 6]
+    await asyncio.gather(plug, *waiting)
+    await batcher.close()
 
 
 async def test_inferences_run_side_by_side() -> None:

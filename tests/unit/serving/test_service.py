@@ -1,15 +1,18 @@
 import dataclasses
-from typing import cast
+from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
 
 from prelabel.client import MAX_MESSAGE_BYTES
-from prelabel.images import ImageSpec
+from prelabel.errors import InputError
+from prelabel.images import ImageSpec, Pixels
+from prelabel.predictions import PredictionBatch, Priority
 from prelabel.v1 import prelabel_pb2 as pb
 from serving.batcher import Batcher
 from serving.decoder import Decoder
-from serving.service import Model
-from support.engines import ECHO_BUNDLE, EchoEngine
+from serving.service import Model, PrelabelService
+from support.engines import ECHO_BUNDLE, EchoEngine, marked
 
 UNUSED = (cast(Batcher, None), cast(Decoder, None))
 
@@ -45,3 +48,42 @@ def test_the_largest_request_and_its_answer_fit_a_message(spec: ImageSpec, class
 def test_small_images_are_limited_by_number_and_huge_ones_do_not_fit() -> None:
     assert limit(ImageSpec(28, 28, 1), 10) == 4096
     assert limit(ImageSpec(8000, 8000, 3), 10) == 0
+
+
+class PriorityRecorder:
+    """Stands in for the batcher and notes who waits."""
+
+    def __init__(self) -> None:
+        self.priorities: list[Priority] = []
+
+    async def predict(self, images: Pixels, timeout_s: float | None, priority: Priority) -> PredictionBatch:
+        self.priorities.append(priority)
+        return EchoEngine().predict(images)
+
+
+class NoDeadline:
+    def time_remaining(self) -> None:
+        return None
+
+
+async def test_single_requests_are_interactive_and_streams_bulk_unless_they_say_otherwise() -> None:
+    recorder = PriorityRecorder()
+    service = PrelabelService(Model(EchoEngine(), cast(Batcher, recorder), cast(Decoder, None)))
+
+    def request(priority: int) -> pb.PredictRequest:
+        tensor = pb.ImageTensor(shape=(1, 1, 4, 1), dtype=pb.DATA_TYPE_UINT8, data=marked([7]).tobytes())
+        return pb.PredictRequest(tensor=tensor, priority=cast(Any, priority))
+
+    every = [request(priority) for priority in (pb.PRIORITY_UNSPECIFIED, pb.PRIORITY_INTERACTIVE, pb.PRIORITY_BULK)]
+
+    async def stream() -> AsyncIterator[pb.PredictRequest]:
+        for one in every:
+            yield one
+
+    for one in every:
+        await service.Predict(one, NoDeadline())
+    assert recorder.priorities == ["interactive", "interactive", "bulk"]
+    assert [answer.realness[0] async for answer in service.PredictStream(stream(), NoDeadline())] == [7, 7, 7]
+    assert recorder.priorities[3:] == ["bulk", "interactive", "bulk"]
+    with pytest.raises(InputError, match="priority 9 is unknown"):
+        await service.Predict(request(9), NoDeadline())
