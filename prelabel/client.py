@@ -38,6 +38,10 @@ from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
 MAX_MESSAGE_BYTES = 64 << 20
 """Largest request and response, on both sides: a few hundred large images; gRPC's own limit of 4 MiB is too small."""
 
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+"""Trailing metadata of RESOURCE_EXHAUSTED: after so many milliseconds there is room. gRPC's own key: clients
+with a retry policy obey it, too."""
+
 Images = Pixels | Sequence[bytes]
 """uint8 [B, H, W, C], 0..255, of the model's H, W and C; or B image files (PNG, JPEG, ...) of any size."""
 
@@ -247,7 +251,7 @@ class PrelabelClient:
     def _recover(self, error: grpc.RpcError, backoff: Backoff) -> None:
         """Sleeps and returns if the call is worth another try; else raises what the status means."""
         code: grpc.StatusCode = error.code()
-        if code in _RETRIED and not self._closed and backoff.wait():
+        if code in _RETRIED and not self._closed and backoff.wait(_pushback_s(error)):
             return
         kind = _ERRORS.get(code, RemoteError)
         details = " ".join(str(error.details()).split())[:500]
@@ -269,6 +273,13 @@ class PrelabelClient:
             f"the server at {self.address} did not answer within {self._timeout_s:g} s: is it overloaded, or not a "
             "prelabel server? Start one with `make serve`, or allow more time"
         )
+
+
+def _pushback_s(error: grpc.RpcError) -> float:
+    """Returns how long the server asks to stay away, in seconds; 0 where it says nothing that can be read."""
+    metadata: Iterable[tuple[str, str | bytes]] = cast(grpc.Call, error).trailing_metadata() or ()
+    values = [value for key, value in metadata if key == PUSHBACK_KEY]
+    return int(values[0]) / 1000 if values and str(values[0]).isdecimal() else 0.0
 
 
 def _request(images: Images, priority: Priority, request_id: str = "") -> pb.PredictRequest:

@@ -50,6 +50,11 @@ class ServerUnavailableError(PrelabelError):
 class OverloadedError(PrelabelError):
     """The server refused new work because its queue is full; try again later."""
 
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        """After so many seconds there is room, as far as the server knows."""
+
 
 class RemoteError(PrelabelError):
     """The server failed on a request that was valid."""

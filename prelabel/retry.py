@@ -34,16 +34,20 @@ class Backoff:
         """Seconds since the first failure."""
         return 0.0 if self._started_s is None else self._clock() - self._started_s
 
-    def wait(self) -> bool:
-        """Counts a failure and sleeps before the next try; returns False, at once, when the time is used up."""
+    def wait(self, at_least_s: float = 0.0) -> bool:
+        """Counts a failure and sleeps before the next try; returns False, at once, when the time is used up.
+
+        `at_least_s` is what the other side asked for; it gets a random part on top, too.
+        """
         self._started_s = self._clock() if self._started_s is None else self._started_s
         self.failures += 1
         left_s = self._retry_for_s - self.elapsed_s
         if left_s <= 0:
             return False
         # Half of the delay is random, so that clients which failed together do not come back together.
-        delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self.failures - 1, 32)) * (0.5 + 0.5 * self._uniform())
-        self._sleep(min(delay_s, left_s))
+        random_part = 0.5 + 0.5 * self._uniform()
+        delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self.failures - 1, 32)) * random_part
+        self._sleep(min(max(delay_s, at_least_s * (0.5 + random_part)), left_s))
         return True
 
     def succeeded(self) -> None:

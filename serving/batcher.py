@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prelabel.engine import Engine
-from prelabel.errors import InputError, RemoteError, ServerUnavailableError
+from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError
 from prelabel.images import Pixels
 from prelabel.predictions import PredictionBatch, Priority
 from serving.queue import Request, RequestQueue, Slice, split
@@ -55,6 +55,8 @@ class Batcher:
         self._closing = self._hurrying = False
         self._free = asyncio.Semaphore(limits.instances)
         self._pool = ThreadPoolExecutor(limits.instances, thread_name_prefix="inference")
+        self._rows_per_s = 0.0
+        """What one instance does, a moving average over about ten batches; 0 before the first."""
         self._running: set[asyncio.Task[None]] = set()
         self._former = asyncio.create_task(self._form_batches())
 
@@ -82,12 +84,22 @@ class Batcher:
         now_s = loop.time()
         expires_at_s = math.inf if timeout_s is None else now_s + timeout_s
         request = Request(images, loop.create_future(), now_s, expires_at_s, priority)
-        self._queue.add(request)
+        try:
+            self._queue.add(request)
+        except OverloadedError as error:
+            error.retry_after_s = self._until_half_empty_s()
+            raise
         self._changed.set()
         try:
             return await request.answer
         finally:
             self._queue.remove(request)
+
+    def _until_half_empty_s(self) -> float | None:
+        """How long the queue takes to be half empty: a client that came back at once would be refused again."""
+        if not self._rows_per_s:
+            return None
+        return 0.5 * self._queue.unanswered_images / (self._rows_per_s * self._limits.instances)
 
     def hurry(self) -> None:
         """Stops waiting for company: a server that stops gets no more of it."""
@@ -131,14 +143,18 @@ class Batcher:
                     await asyncio.wait_for(self._changed.wait(), wait_s)
 
     async def _run(self, batch: list[Slice]) -> None:
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
         try:
-            answers = await asyncio.get_running_loop().run_in_executor(self._pool, self._infer, batch)
+            answers = await loop.run_in_executor(self._pool, self._infer, batch)
         except Exception as error:  # whatever an engine raises concerns the requests of this batch and no other
             for piece in batch:
                 failure = RemoteError(f"inference failed: {type(error).__name__}")
                 failure.__cause__ = error
                 piece.request.fail(failure)
         else:
+            speed = sum(map(len, answers)) / max(loop.time() - started_s, 1e-6)
+            self._rows_per_s = 0.9 * self._rows_per_s + 0.1 * speed if self._rows_per_s else speed
             for piece, part in zip(batch, answers, strict=True):
                 piece.request.receive(piece.start, part)
         finally:

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from prelabel.client import PUSHBACK_KEY
 from prelabel.errors import InputError, OverloadedError, ServerUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,13 @@ def to_status(error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
     error_id = uuid.uuid4().hex
     logger.error("internal error", exc_info=error, extra={"error_id": error_id, "method": method})
     return grpc.StatusCode.INTERNAL, f"internal error {error_id}: the server's log has the details under this id"
+
+
+def retry_hint(error: Exception) -> tuple[tuple[str, str], ...]:
+    """Returns the trailing metadata that tells a client when to come back; none where that is not known."""
+    if isinstance(error, OverloadedError) and error.retry_after_s is not None:
+        return ((PUSHBACK_KEY, str(max(1, round(1000 * error.retry_after_s)))),)
+    return ()
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
@@ -57,8 +65,8 @@ def _unary(handle: Callable[..., Awaitable[Any]], method: str) -> Callable[..., 
         try:
             return await handle(request, context)
         except Exception as error:  # the boundary: nothing may leave but a status
-            code, details = to_status(error, method)
-        await context.abort(code, details)
+            status = (*to_status(error, method), retry_hint(error))
+        await context.abort(*status)
 
     return call
 
@@ -72,7 +80,7 @@ def _stream(handle: Callable[..., Any], method: str) -> Callable[..., Any]:
                     await context.write(response)
             return
         except Exception as error:  # the boundary: nothing may leave but a status
-            code, details = to_status(error, method)
-        await context.abort(code, details)
+            status = (*to_status(error, method), retry_hint(error))
+        await context.abort(*status)
 
     return call

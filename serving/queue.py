@@ -89,6 +89,11 @@ class RequestQueue:
         return sum(one.waiting_images for one in self._classes.values())
 
     @property
+    def unanswered_images(self) -> int:
+        """Accepted and not yet answered."""
+        return sum(one.unanswered[0] for one in self._classes.values())
+
+    @property
     def oldest_arrived_at_s(self) -> float:
         """When the oldest waiting request arrived; the queue must not be empty."""
         return min(next(iter(one.waiting)).arrived_at_s for one in self._classes.values() if one.waiting)

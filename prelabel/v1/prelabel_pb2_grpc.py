@@ -65,7 +65,8 @@ class PrelabelServiceServicer(object):
 
     def Predict(self, request, context):
         """Classifies one batch. A broken encoded image is an error of that item; a wrong shape or dtype is
-        INVALID_ARGUMENT for the whole request.
+        INVALID_ARGUMENT for the whole request. Where the queue is full, RESOURCE_EXHAUSTED carries the trailing metadata
+        grpc-retry-pushback-ms: come back after so many milliseconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

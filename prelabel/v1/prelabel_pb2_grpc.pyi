@@ -40,7 +40,8 @@ class PrelabelServiceStub:
     """What the model is: classes in order, input shape, identity. UNAVAILABLE where no model is loaded."""
     Predict: _grpc.UnaryUnaryMultiCallable[_prelabel_pb2.PredictRequest, _prelabel_pb2.PredictResponse]
     """Classifies one batch. A broken encoded image is an error of that item; a wrong shape or dtype is
-    INVALID_ARGUMENT for the whole request.
+    INVALID_ARGUMENT for the whole request. Where the queue is full, RESOURCE_EXHAUSTED carries the trailing metadata
+    grpc-retry-pushback-ms: come back after so many milliseconds.
     """
     PredictStream: _grpc.StreamStreamMultiCallable[_prelabel_pb2.PredictRequest, _prelabel_pb2.PredictResponse]
     """Predict for many batches in flight. Exactly one response per request, in the order of the requests. A bad request
@@ -58,7 +59,8 @@ class PrelabelServiceAsyncStub(PrelabelServiceStub):
     """What the model is: classes in order, input shape, identity. UNAVAILABLE where no model is loaded."""
     Predict: _aio.UnaryUnaryMultiCallable[_prelabel_pb2.PredictRequest, _prelabel_pb2.PredictResponse]  # type: ignore[assignment]
     """Classifies one batch. A broken encoded image is an error of that item; a wrong shape or dtype is
-    INVALID_ARGUMENT for the whole request.
+    INVALID_ARGUMENT for the whole request. Where the queue is full, RESOURCE_EXHAUSTED carries the trailing metadata
+    grpc-retry-pushback-ms: come back after so many milliseconds.
     """
     PredictStream: _aio.StreamStreamMultiCallable[_prelabel_pb2.PredictRequest, _prelabel_pb2.PredictResponse]  # type: ignore[assignment]
     """Predict for many batches in flight. Exactly one response per request, in the order of the requests. A bad request
@@ -85,7 +87,8 @@ class PrelabelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_prelabel_pb2.PredictResponse, _abc.Awaitable[_prelabel_pb2.PredictResponse]]:
         """Classifies one batch. A broken encoded image is an error of that item; a wrong shape or dtype is
-        INVALID_ARGUMENT for the whole request.
+        INVALID_ARGUMENT for the whole request. Where the queue is full, RESOURCE_EXHAUSTED carries the trailing metadata
+        grpc-retry-pushback-ms: come back after so many milliseconds.
         """
 
     @_abc_1.abstractmethod

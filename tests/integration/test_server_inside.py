@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -11,12 +13,13 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from prelabel.client import PUSHBACK_KEY, PrelabelClient
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
 from serving.config import Config
 from serving.server import Server
 from serving.service import STREAM_WINDOW
-from support.engines import EchoEngine, marked
+from support.engines import EchoEngine, marked, marks_of
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -89,6 +92,32 @@ async def test_a_full_queue_is_resource_exhausted() -> None:
         assert "3 images" in caught.value.details()
         engine.gate.set()
         assert list((await accepted).realness) == [1, 2, 3]
+
+
+async def test_a_full_server_says_when_to_come_back_and_the_client_does() -> None:
+    engine = EchoEngine()
+    async with serving(engine, max_queue_images=4) as (server, channel):
+        stub = PrelabelServiceStub(channel)
+        await stub.Predict(request([1, 2, 3, 4]))  # the server learns its speed
+        engine.entered = threading.Semaphore(0)
+        engine.gate.clear()
+        accepted = stub.Predict(request([1, 2, 3]))
+        await entered(engine)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Predict(request([4, 5]))
+        hints = dict(caught.value.trailing_metadata())
+        assert int(hints[PUSHBACK_KEY]) >= 1
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            engine.gate.set()
+
+        slept: list[float] = []
+        asked = partial(PrelabelClient, f"127.0.0.1:{server.port}", sleep=sleep, retry_for_s=60)
+        answer = await asyncio.to_thread(lambda: asked().predict(marked([4, 5])))
+        assert marks_of(answer) == [4, 5]
+        assert slept[0] >= int(hints[PUSHBACK_KEY]) / 1000
+        await accepted
 
 
 async def test_a_request_that_expires_while_it_waits_never_reaches_the_engine() -> None:

@@ -57,3 +57,14 @@ def test_the_time_between_failures_counts_and_success_starts_anew() -> None:
     assert backoff.elapsed_s == 0
     assert backoff.wait()
     assert time.sleeps == pytest.approx([FIRST_DELAY_S, FIRST_DELAY_S])
+
+
+@pytest.mark.parametrize(("uniform", "slept"), [(0.0, 7.0), (1.0, 10.5)])
+def test_what_the_other_side_asks_for_is_the_least_and_spread(uniform: float, slept: float) -> None:
+    time = Time()
+    backoff = Backoff(60, time.sleep, time.clock, uniform=lambda: uniform)
+    assert backoff.wait(7.0)
+    assert backoff.wait(0.001)
+    assert time.sleeps == pytest.approx([slept, 2 * FIRST_DELAY_S * (0.5 + 0.5 * uniform)])
+    assert backoff.wait(1000.0)
+    assert sum(time.sleeps) == pytest.approx(60)
