@@ -105,8 +105,28 @@ def origin(runs: list[Entry]) -> str:
     return f"`make compare`, commits {commits}, {machines}; two runs side by side, one thread each."
 
 
+def cost(runs: list[Entry]) -> str:
+    """Returns time and memory of the default's runs with 100 labels."""
+    members = of(runs, "default", 100)
+    seconds = [run["seconds"] for run in members]
+    memory = [run["memory_above_import_bytes"] for run in members if "memory_above_import_bytes" in run]
+    lines = [
+        "| a run of `default`, 100 labels | median | most | runs |",
+        "|---|---|---|---|",
+        f"| seconds, two runs side by side on two cores | {statistics.median(seconds):,.0f} | {max(seconds):,.0f} "
+        f"| {len(seconds)} |",
+    ]
+    if memory:
+        lines.append(
+            f"| MiB of memory above importing TensorFlow | {statistics.median(memory) / 2**20:,.0f} "
+            f"| {max(memory) / 2**20:,.0f} | {len(memory)} |"
+        )
+    return "\n".join(lines)
+
+
 BLOCKS: dict[str, Callable[[list[Entry]], str]] = {
-    "slides": slides, "records": records, "published": published, "ablations": ablations, "origin": origin,
+    "slides": slides, "records": records, "published": published, "ablations": ablations, "cost": cost,
+    "origin": origin,
 }  # fmt: skip
 
 
