@@ -3,7 +3,8 @@
     PrelabelError
     ├── InputError           what the user gave is wrong: a path, an option, a data set
     │   ├── ImageError       one image cannot be used; in bulk work it becomes an error row
-    │   └── BundleError      a model bundle is missing, incomplete or changed
+    │   ├── BundleError      a model bundle is missing, incomplete or changed
+    │   └── ModelNotFoundError    a server does not serve the version that was asked for
     ├── DeviceError          the wanted execution device does not work here
     ├── TrainingError        training cannot go on (NaN, an unusable checkpoint)
     ├── ParityError          the exported model disagrees with the Keras model
@@ -29,6 +30,10 @@ class ImageError(InputError):
 
 class BundleError(InputError):
     """A model bundle is missing, incomplete, of another format, or its bytes changed."""
+
+
+class ModelNotFoundError(InputError):
+    """The server has models, but not the version that was asked for."""
 
 
 class DeviceError(PrelabelError):

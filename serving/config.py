@@ -10,10 +10,15 @@ from prelabel.errors import InputError
 
 @dataclass(frozen=True)
 class Config:
-    """Serves a model bundle over gRPC until SIGTERM or SIGINT; requests in flight are still answered."""
+    """Serves model bundles over gRPC until SIGTERM or SIGINT; requests in flight are still answered."""
 
     model: Path
-    """Directory of the model bundle."""
+    """Directory of a model bundle, or of a folder of bundles, one a version."""
+    versions: str = "latest"
+    """Which versions of such a folder are served: `latest`, `all`, or names separated by commas. Requests that name
+    none get the latest of them. Numbers are in order of size, other names in alphabetical order before them."""
+    reload_every_s: float = 2.0
+    """How often the directory is looked at for a new model; 0: only when AdminService/Reload is called."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 or [::] for every network interface."""
     port: int = 50051
@@ -36,10 +41,17 @@ class Config:
     """How long a stopping server goes on answering; below the 30 s after which Kubernetes kills a container."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level of the log lines (JSON, on stderr)."""
+    config: Path | None = None
+    """TOML file that sets any of these options (`max_batch_size = 64`). Environment variables such as
+    PRELABEL_OPTION_MAX_BATCH_SIZE go before it, flags before both."""
+    print_config: bool = False
+    """Print the options as such a file, each with where it comes from, and end."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise InputError(f"port is {self.port}: 0 to 65535 wanted")
+        if not 0 <= self.reload_every_s < float("inf"):
+            raise InputError(f"reload_every_s is {self.reload_every_s}: 0 (never) or more seconds wanted")
         if self.instances < 0:
             raise InputError(f"instances is {self.instances}: 0 (automatic) or more wanted")
         if not 0 <= self.drain_timeout_s < float("inf"):

@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -10,12 +10,13 @@ import grpc
 import grpc.aio
 
 from prelabel.client import PUSHBACK_KEY
-from prelabel.errors import InputError, OverloadedError, ServerUnavailableError
+from prelabel.errors import InputError, ModelNotFoundError, OverloadedError, ServerUnavailableError
 
 logger = logging.getLogger(__name__)
 
 STATUS: dict[type[Exception], grpc.StatusCode] = {
     InputError: grpc.StatusCode.INVALID_ARGUMENT,
+    ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ServerUnavailableError: grpc.StatusCode.UNAVAILABLE,
     TimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -41,18 +42,18 @@ def retry_hint(error: Exception) -> tuple[tuple[str, str], ...]:
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Ends the calls of one service that raise with the status of their error."""
+    """Ends the calls of our services that raise with the status of their error."""
 
-    def __init__(self, service: str) -> None:
-        self._prefix = f"/{service}/"
+    def __init__(self, services: Sequence[str]) -> None:
+        self._prefixes = tuple(f"/{service}/" for service in services)
 
     async def intercept_service(
         self, continuation: Callable[..., Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
-        """Wraps the handlers of the service: unary and bidirectional ones, the kinds that the API has."""
+        """Wraps the handlers of the services: unary and bidirectional ones, the kinds that the API has."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith(self._prefix):
+        if handler is None or not method.startswith(self._prefixes):
             return handler
         serializers = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary:

@@ -1,27 +1,23 @@
-"""A gRPC server around one engine: starts, says where it listens, and stops without losing a request."""
+"""A gRPC server around the models: starts, says where it listens, and stops without losing a request."""
 
+import asyncio
 import logging
-import os
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 
 from prelabel.client import MAX_MESSAGE_BYTES
-from prelabel.engine import PROVIDERS, Engine
 from prelabel.errors import InputError
-from serving.batcher import Batcher, BatchLimits
+from serving.admin import ADMIN_SERVICE, AdminService
 from serving.config import Config
-from serving.decoder import Decoder
 from serving.errors import ErrorInterceptor
 from serving.health import Health
+from serving.models import Models
 from serving.reflection import add_reflection
-from serving.service import SERVICE, Model, PrelabelService
+from serving.service import SERVICE, PrelabelService
 
 logger = logging.getLogger(__name__)
-
-_GPU_INSTANCES = 2
-"""One inference computes while the next one's images are copied."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -34,66 +30,49 @@ _OPTIONS = (
 
 
 class Server:
-    """Serves one engine, or says UNAVAILABLE to every request where there is none."""
+    """Serves models, or says UNAVAILABLE to every request where there is none."""
 
-    def __init__(self, engine: Engine | None, config: Config) -> None:
-        """Takes the options from `config`; its `model` and `device` are the engine's business."""
-        self._engine, self._config = engine, config
+    def __init__(self, models: Models, config: Config) -> None:
+        """Takes models that are open; closes them with itself."""
+        self._models, self._config = models, config
+        self._watcher: asyncio.Task[None] | None = None
         self.port = config.port
 
     async def start(self) -> None:
         """Listens and answers from now on; `port` says where.
 
         Raises:
-            InputError: The address cannot be listened on, or the model does not fit the protocol.
+            InputError: The address cannot be listened on.
         """
-        self._model = None if self._engine is None else _model(self._engine, self._config)
-        self._service = PrelabelService(self._model)
-        self._health = Health([SERVICE], serving=self._model is not None)
-        self._server = grpc.aio.server(interceptors=[ErrorInterceptor(SERVICE)], options=_OPTIONS)
+        self._service = PrelabelService(self._models)
+        self._health = Health([SERVICE], serving=self._models.default is not None)
+        interceptors = [ErrorInterceptor([SERVICE, ADMIN_SERVICE])]
+        self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
         self._service.add_to(self._server)
+        AdminService(self._models).add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        add_reflection((SERVICE, health.SERVICE_NAME), self._server)
+        add_reflection((SERVICE, ADMIN_SERVICE, health.SERVICE_NAME), self._server)
         address = f"{self._config.host}:{self._config.port}"
         try:
             self.port = self._server.add_insecure_port(address)
             await self._server.start()
         except RuntimeError as error:
-            await self._close_model()
+            await self._models.close()
             raise InputError(
                 f"cannot listen on {address}: the port is in use, or the host is no address of this machine; choose "
                 "another --port (0 takes a free one) or --host"
             ) from error
+        if self._config.reload_every_s:
+            self._watcher = asyncio.create_task(self._models.watch(self._config.reload_every_s))
 
     async def stop(self) -> None:
         """Takes no new work, answers what is in flight for up to `drain_timeout_s`, and ends."""
         logger.info("stopping")
         self._health.stop()
         self._service.drain()
-        if self._model is not None:
-            self._model.batcher.hurry()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self._models.hurry()
         await self._server.stop(self._config.drain_timeout_s)
-        await self._close_model()
+        await self._models.close()
         logger.info("stopped")
-
-    async def _close_model(self) -> None:
-        if self._model is not None:
-            await self._model.batcher.close()
-            self._model.decoder.close()
-
-
-def _model(engine: Engine, config: Config) -> Model:
-    # The cores that this process may use: a container has fewer than its machine.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    on_gpu = engine.execution_provider == PROVIDERS["cuda"]
-    limits = BatchLimits(
-        max_batch_size=config.max_batch_size,
-        max_queue_delay_ms=config.max_queue_delay_ms,
-        max_queue_images=config.max_queue_images,
-        max_queue_bytes=config.max_queue_mib << 20,
-        instances=config.instances or (_GPU_INSTANCES if on_gpu else cores),
-    )
-    model = Model(engine, Batcher(engine, limits), Decoder(engine.bundle.input, cores))
-    if model.max_request_images < 1:
-        raise InputError(f"one image {engine.bundle.input.shape} does not fit a message of {MAX_MESSAGE_BYTES} bytes")
-    return model

@@ -15,6 +15,7 @@ EXPECTED = {
     errors.InputError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ImageError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.BundleError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.DeviceError: INTERNAL,
     errors.TrainingError: INTERNAL,
     errors.ParityError: INTERNAL,

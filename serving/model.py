@@ -1,0 +1,68 @@
+"""One loaded model and what answers for it: engine, batcher, decoder."""
+
+import math
+import os
+from dataclasses import dataclass
+
+from prelabel.client import MAX_MESSAGE_BYTES
+from prelabel.engine import PROVIDERS, Engine
+from prelabel.errors import InputError
+from serving.batcher import Batcher, BatchLimits
+from serving.config import Config
+from serving.decoder import Decoder
+
+MAX_REQUEST_IMAGES = 4096
+"""Batches of a few hundred images already carry the engine's full rate; more per request only delays other callers."""
+
+_MESSAGE_RESERVE_BYTES = 1 << 20
+"""What a full request or response may hold beside its numbers."""
+
+_GPU_INSTANCES = 2
+"""One inference computes while the next one's images are copied."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model and what answers for it."""
+
+    engine: Engine
+    batcher: Batcher
+    decoder: Decoder
+    version: str = ""
+    """Its name among the versions of a repository; the model_id where a single bundle is served."""
+
+    @property
+    def max_request_images(self) -> int:
+        """Images of the largest request that fits a message, its answer included."""
+        bundle = self.engine.bundle
+        # Per image an answer has K probabilities and three numbers of at most 5 bytes, at worst an error message.
+        answer_bytes = 4 * len(bundle.classes) + 512
+        image_bytes = max(math.prod(bundle.input.shape), answer_bytes)
+        return min(MAX_REQUEST_IMAGES, (MAX_MESSAGE_BYTES - _MESSAGE_RESERVE_BYTES) // image_bytes)
+
+    async def close(self) -> None:
+        """Answers what was accepted and ends the threads."""
+        await self.batcher.close()
+        self.decoder.close()
+
+
+def start_model(engine: Engine, config: Config, version: str = "") -> Model:
+    """Starts what answers for an engine; must be called in the running event loop.
+
+    Raises:
+        InputError: One image of the model does not fit a message.
+    """
+    # The cores that this process may use: a container has fewer than its machine.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    on_gpu = engine.execution_provider == PROVIDERS["cuda"]
+    limits = BatchLimits(
+        max_batch_size=config.max_batch_size,
+        max_queue_delay_ms=config.max_queue_delay_ms,
+        max_queue_images=config.max_queue_images,
+        max_queue_bytes=config.max_queue_mib << 20,
+        instances=config.instances or (_GPU_INSTANCES if on_gpu else cores),
+    )
+    model = Model(engine, Batcher(engine, limits), Decoder(engine.bundle.input, cores), version)
+    if model.max_request_images < 1:
+        raise InputError(f"one image {engine.bundle.input.shape} does not fit a message of {MAX_MESSAGE_BYTES} bytes")
+    return model
