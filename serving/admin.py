@@ -1,9 +1,10 @@
-"""prelabel.v1.AdminService: what an operator asks of the models."""
+"""prelabel.v1.AdminService: what an operator asks of the models; `serving.access` lets nobody else in."""
 
 from typing import Any
 
 import grpc.aio
 
+from prelabel.errors import BundleError, InputError
 from prelabel.v1 import admin_pb2 as pb
 from prelabel.v1.admin_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
 from serving.models import Models, State, Status
@@ -33,7 +34,11 @@ class AdminService(AdminServiceServicer):
 
     async def Reload(self, request: pb.ReloadRequest, context: Any) -> pb.ReloadResponse:  # noqa: N802
         """Brings what is served in line with the directory."""
-        await self._models.reload()
+        try:
+            await self._models.reload()
+        except BundleError as error:
+            # Other callers must not read what it says of the server's files; operators have to.
+            raise InputError(str(error)) from error
         return pb.ReloadResponse(models=map(_message, self._models.statuses()))
 
 
