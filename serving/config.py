@@ -6,6 +6,8 @@ from typing import Literal
 
 from prelabel.engine import Device
 from prelabel.errors import InputError
+from prelabel.images import MAX_IMAGE_PIXELS
+from prelabel.tls import is_loopback
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,24 @@ class Config:
     """Inferences at the same time, each on one CPU core; 0: one for each core, or 2 on a GPU (copy and compute)."""
     drain_timeout_s: float = 25.0
     """How long a stopping server goes on answering; below the 30 s after which Kubernetes kills a container."""
+    tls_certificate: Path | None = None
+    """PEM file with the server's certificate, its chain behind it; read anew when it changes. None: no encryption."""
+    tls_key: Path | None = None
+    """PEM file with the private key of --tls-certificate; must not be readable by every user."""
+    tls_client_ca: Path | None = None
+    """PEM file with the authorities of the clients' certificates: only clients that have one connect (mutual TLS)."""
+    token_file: Path | None = None
+    """Bearer tokens, one `token`, `name:token` or `name:token:admin` a line; or PRELABEL_TOKENS in the environment."""
+    rate_limit_images_per_s: float = float("inf")
+    """Images per second that one token, or one address where there are no tokens, may send in the long run."""
+    rate_limit_burst_images: int = 4096
+    """Images that a caller may send at once after a pause: one request of the largest size."""
+    max_message_mib: int = 64
+    """Largest request and answer in MiB: a few hundred large images. gRPC's own limit of 4 MiB is too small."""
+    max_image_pixels: int = MAX_IMAGE_PIXELS
+    """Image files with more pixels are refused by their header: a file of 100 KB can hold gigabytes."""
+    max_connections: int = 4096
+    """Most connections; each takes a file descriptor (`ulimit -n` must allow them) and some memory."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level of the log lines (JSON, on stderr)."""
     config: Path | None = None
@@ -56,3 +76,14 @@ class Config:
             raise InputError(f"instances is {self.instances}: 0 (automatic) or more wanted")
         if not 0 <= self.drain_timeout_s < float("inf"):
             raise InputError(f"drain_timeout_s is {self.drain_timeout_s}: 0 or more seconds wanted")
+        if not 2 <= self.max_message_mib <= 1024:
+            raise InputError(f"max_message_mib is {self.max_message_mib}: 2 to 1024 wanted (protobuf ends at 2 GiB)")
+        if not 1 <= self.max_image_pixels <= MAX_IMAGE_PIXELS:
+            raise InputError(f"max_image_pixels is {self.max_image_pixels}: 1 to {MAX_IMAGE_PIXELS} wanted")
+        if self.max_connections < 1:
+            raise InputError(f"max_connections is {self.max_connections}: at least 1 wanted")
+
+    @property
+    def listens_to_this_machine_only(self) -> bool:
+        """Whether no other machine can connect."""
+        return is_loopback(self.host)

@@ -28,6 +28,8 @@ class Model:
     engine: Engine
     batcher: Batcher
     decoder: Decoder
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    """Largest request and answer."""
     version: str = ""
     """Its name among the versions of a repository; the model_id where a single bundle is served."""
 
@@ -38,7 +40,7 @@ class Model:
         # Per image an answer has K probabilities and three numbers of at most 5 bytes, at worst an error message.
         answer_bytes = 4 * len(bundle.classes) + 512
         image_bytes = max(math.prod(bundle.input.shape), answer_bytes)
-        return min(MAX_REQUEST_IMAGES, (MAX_MESSAGE_BYTES - _MESSAGE_RESERVE_BYTES) // image_bytes)
+        return min(MAX_REQUEST_IMAGES, (self.max_message_bytes - _MESSAGE_RESERVE_BYTES) // image_bytes)
 
     async def close(self) -> None:
         """Answers what was accepted and ends the threads."""
@@ -62,7 +64,10 @@ def start_model(engine: Engine, config: Config, version: str = "") -> Model:
         max_queue_bytes=config.max_queue_mib << 20,
         instances=config.instances or (_GPU_INSTANCES if on_gpu else cores),
     )
-    model = Model(engine, Batcher(engine, limits), Decoder(engine.bundle.input, cores), version)
+    decoder = Decoder(engine.bundle.input, cores, config.max_image_pixels)
+    model = Model(engine, Batcher(engine, limits), decoder, config.max_message_mib << 20, version)
     if model.max_request_images < 1:
-        raise InputError(f"one image {engine.bundle.input.shape} does not fit a message of {MAX_MESSAGE_BYTES} bytes")
+        raise InputError(
+            f"one image {engine.bundle.input.shape} does not fit a message of {model.max_message_bytes} bytes"
+        )
     return model

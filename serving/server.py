@@ -2,31 +2,27 @@
 
 import asyncio
 import logging
+import os
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 
-from prelabel.client import MAX_MESSAGE_BYTES
 from prelabel.errors import InputError
+from serving.access import AccessInterceptor
 from serving.admin import ADMIN_SERVICE, AdminService
 from serving.config import Config
 from serving.errors import ErrorInterceptor
 from serving.health import Health
+from serving.limits import channel_options
 from serving.models import Models
+from serving.rates import Rate, RateLimiter
 from serving.reflection import add_reflection
-from serving.service import SERVICE, PrelabelService
+from serving.service import SERVICE, PrelabelService, count_images
+from serving.tls import server_credentials
+from serving.tokens import watch_tokens
 
 logger = logging.getLogger(__name__)
-
-_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # One connection's share of a server; a client with more calls opens more connections.
-    ("grpc.max_concurrent_streams", 100),
-    # Without this a second server on the same port would take half of the connections instead of an error.
-    ("grpc.so_reuseport", 0),
-)
 
 
 class Server:
@@ -42,19 +38,27 @@ class Server:
         """Listens and answers from now on; `port` says where.
 
         Raises:
-            InputError: The address cannot be listened on.
+            InputError: The address cannot be listened on, or a certificate or the tokens cannot be used.
         """
+        try:
+            access, credentials = _access(self._config), server_credentials(self._config)
+        except InputError:
+            await self._models.close()
+            raise
         self._service = PrelabelService(self._models)
         self._health = Health([SERVICE], serving=self._models.default is not None)
-        interceptors = [ErrorInterceptor([SERVICE, ADMIN_SERVICE])]
-        self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+        interceptors = [access, ErrorInterceptor([SERVICE, ADMIN_SERVICE])]
+        self._server = grpc.aio.server(interceptors=interceptors, options=channel_options(self._config))
         self._service.add_to(self._server)
         AdminService(self._models).add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         add_reflection((SERVICE, ADMIN_SERVICE, health.SERVICE_NAME), self._server)
         address = f"{self._config.host}:{self._config.port}"
         try:
-            self.port = self._server.add_insecure_port(address)
+            if credentials is None:
+                self.port = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, credentials)
             await self._server.start()
         except RuntimeError as error:
             await self._models.close()
@@ -76,3 +80,11 @@ class Server:
         await self._server.stop(self._config.drain_timeout_s)
         await self._models.close()
         logger.info("stopped")
+
+
+def _access(config: Config) -> AccessInterceptor:
+    tokens = watch_tokens(config.token_file, os.environ)
+    if tokens is not None and config.tls_certificate is None and not config.listens_to_this_machine_only:
+        logger.warning("tokens travel unencrypted: use --tls-certificate and --tls-key, or a proxy that encrypts")
+    rate = Rate(config.rate_limit_images_per_s, config.rate_limit_burst_images)
+    return AccessInterceptor(tokens, {ADMIN_SERVICE}, {SERVICE: count_images}, RateLimiter(rate))

@@ -15,7 +15,7 @@ from prelabel.images import Pixels
 from prelabel.predictions import PredictionBatch, Priority, with_failures
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceServicer, add_PrelabelServiceServicer_to_server
-from serving.model import Model
+from serving.model import MAX_REQUEST_IMAGES, Model
 from serving.models import Models
 from serving.streams import OrderedStreams
 
@@ -112,6 +112,15 @@ async def _images(request: pb.PredictRequest, model: Model) -> tuple[Pixels, dic
         images, errors = await model.decoder.decode(files)
         return images, errors, len(files)
     raise InputError("the request holds no images: set `tensor` or `encoded`")
+
+
+def count_images(request: Any) -> int:
+    """Returns what a request costs its caller's rate limit, before anything of it is checked; free: `GetModel`."""
+    if not isinstance(request, pb.PredictRequest):
+        return 0
+    shape = request.tensor.shape
+    # Wrong requests cost one image, too. What a shape pretends beyond the limit is refused later.
+    return max(1, min(MAX_REQUEST_IMAGES, shape[0] if shape else len(request.encoded.images)))
 
 
 def _priority(request: pb.PredictRequest, default: Priority) -> Priority:

@@ -5,7 +5,9 @@ import logging
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -26,9 +28,25 @@ from serving.server import Server
 
 TENSOR = pb.ImageTensor(shape=(1, 8, 8, 1), dtype=pb.DATA_TYPE_UINT8, data=tiny_images([230]).tobytes())
 
+TOKEN = "the-token-of-operators"
+StubT = TypeVar("StubT")
+
 
 def load(directory: Path) -> Engine:
     return load_engine(directory, "cpu", threads=1)
+
+
+@pytest.fixture(autouse=True)
+def _admin_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only tokens with the role admin reach the AdminService."""
+    monkeypatch.setenv("PRELABEL_TOKENS", f"ops:{TOKEN}:admin")
+
+
+def authorised(stub: StubT) -> StubT:
+    """The same stub, whose calls show the token."""
+    for name, method in vars(stub).items():
+        setattr(stub, name, partial(method, metadata=(("authorization", f"Bearer {TOKEN}"),)))
+    return stub
 
 
 @asynccontextmanager
@@ -41,7 +59,7 @@ async def serving(
     server = Server(models, config)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        yield PrelabelServiceStub(channel), AdminServiceStub(channel)
+        yield authorised(PrelabelServiceStub(channel)), authorised(AdminServiceStub(channel))
     await server.stop()
 
 
@@ -166,3 +184,20 @@ async def test_a_damaged_version_does_not_hinder_the_start_where_another_can_ser
         await Models(tmp_path, load, Config(tmp_path)).open()
     with pytest.raises(InputError, match="there is no 9"):
         await Models(tmp_path, load, Config(tmp_path, versions="9")).open()
+
+
+async def test_the_admin_service_is_for_tokens_with_the_role_admin_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_bundle(tmp_path / "1")
+    for tokens in (f"user:{TOKEN}", None):
+        if tokens is None:
+            monkeypatch.delenv("PRELABEL_TOKENS")
+        else:
+            monkeypatch.setenv("PRELABEL_TOKENS", tokens)
+        async with serving(tmp_path) as (stub, admin):
+            assert len((await stub.Predict(pb.PredictRequest(tensor=TENSOR))).realness) == 1
+            for call in (admin.ListModels(admin_pb.ListModelsRequest()), admin.Reload(admin_pb.ReloadRequest())):
+                with pytest.raises(grpc.aio.AioRpcError, match="role admin") as caught:
+                    await call
+                assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED

@@ -211,6 +211,16 @@ async def test_a_server_whose_time_to_stop_is_over_breaks_off_and_ends() -> None
         await stopping
 
 
+async def test_tokens_that_travel_unencrypted_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("user:the-token-of-a-user\n")
+    tokens.chmod(0o600)
+    async with serving(EchoEngine(), token_file=tokens):
+        assert "unencrypted" not in caplog.text
+    async with serving(EchoEngine(), token_file=tokens, host="0.0.0.0"):
+        assert "tokens travel unencrypted" in caplog.text
+
+
 async def test_clients_that_leave_free_their_places() -> None:
     engine = EchoEngine()
     async with serving(engine, max_queue_images=20, instances=2, max_batch_size=1) as (_, channel):

@@ -27,6 +27,11 @@ def _logging_as_before() -> Iterator[None]:
         ("drain_timeout_s", -1.0),
         ("drain_timeout_s", float("inf")),
         ("reload_every_s", -1.0),
+        ("max_message_mib", 1),
+        ("max_message_mib", 1025),
+        ("max_image_pixels", 0),
+        ("max_image_pixels", 64_000_001),
+        ("max_connections", 0),
     ],
 )
 def test_options_that_make_no_sense_are_refused(option: str, value: float) -> None:
