@@ -11,7 +11,7 @@ def channel_options(config: Config) -> tuple[tuple[str, int], ...]:
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         # One connection's share of a server; a client with more calls opens more connections.
-        ("grpc.max_concurrent_streams", 100),
+        ("grpc.max_concurrent_streams", 1000),
         # File descriptors, and with the line above the number of open calls.
         ("grpc.max_allowed_incoming_connections", config.max_connections),
         # Connections that never finish their handshake would hold those places; a slow network needs about a second.
