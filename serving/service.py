@@ -17,6 +17,7 @@ from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceServicer, add_PrelabelServiceServicer_to_server
 from serving.model import MAX_REQUEST_IMAGES, Model
 from serving.models import Models
+from serving.requests import RequestRecord
 from serving.streams import OrderedStreams
 
 SERVICE = "prelabel.v1.PrelabelService"
@@ -61,8 +62,8 @@ class PrelabelService(PrelabelServiceServicer):
 
     async def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:  # noqa: N802
         """Answers one batch, by default before bulk work."""
-        with self._models.lease(request.model_version) as model:
-            return await _answer(model, request, context, "interactive")
+        with self._models.requests.request() as seen, self._models.lease(request.model_version) as model:
+            return await _answer(model, request, context, "interactive", seen)
 
     async def PredictStream(  # noqa: N802
         self, request_iterator: Any, context: Any
@@ -76,18 +77,23 @@ class PrelabelService(PrelabelServiceServicer):
 
             async def answer_one(request: pb.PredictRequest) -> pb.PredictResponse:
                 version = request.model_version
-                if version not in chosen:
-                    chosen[version] = leases.enter_context(self._models.lease(version))
-                return await _answer(chosen[version], request, context, "bulk")
+                with self._models.requests.request() as seen:
+                    if version not in chosen:
+                        chosen[version] = leases.enter_context(self._models.lease(version))
+                    return await _answer(chosen[version], request, context, "bulk", seen)
 
             async with aclosing(self._streams.answer(request_iterator, answer_one)) as responses:
                 async for response in responses:
                     yield response
 
 
-async def _answer(model: Model, request: pb.PredictRequest, context: Any, default: Priority) -> pb.PredictResponse:
+async def _answer(
+    model: Model, request: pb.PredictRequest, context: Any, default: Priority, seen: RequestRecord
+) -> pb.PredictResponse:
     priority = _priority(request, default)
-    images, errors, total = await _images(request, model)
+    with seen.stage("decode"):
+        images, errors, total = await _images(request, model)
+    seen.images = total
     if len(images):
         answer = await model.batcher.predict(images, context.time_remaining(), priority)
     else:
@@ -95,7 +101,10 @@ async def _answer(model: Model, request: pb.PredictRequest, context: Any, defaul
         answer = PredictionBatch(
             np.empty((0, classes), np.float32), np.empty(0, np.float32), model.engine.bundle.model_id
         )
-    return _response(request.request_id, with_failures(answer, errors, total))
+    with seen.stage("encode"):
+        answer = with_failures(answer, errors, total)
+        seen.unusable = len(answer.errors)
+        return _response(request.request_id, answer)
 
 
 async def _images(request: pb.PredictRequest, model: Model) -> tuple[Pixels, dict[int, str], int]:

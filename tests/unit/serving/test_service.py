@@ -15,6 +15,7 @@ from serving.batcher import Batcher
 from serving.decoder import Decoder
 from serving.model import Model
 from serving.models import Models
+from serving.requests import Requests
 from serving.service import PrelabelService
 from support.engines import ECHO_BUNDLE, EchoEngine, marked
 
@@ -73,7 +74,8 @@ class NoDeadline:
 async def test_single_requests_are_interactive_and_streams_bulk_unless_they_say_otherwise() -> None:
     recorder = PriorityRecorder()
     model = Model(EchoEngine(), cast(Batcher, recorder), cast(Decoder, None))
-    service = PrelabelService(cast(Models, SimpleNamespace(lease=lambda version: contextlib.nullcontext(model))))
+    models = SimpleNamespace(lease=lambda version: contextlib.nullcontext(model), requests=Requests())
+    service = PrelabelService(cast(Models, models))
 
     def request(priority: int) -> pb.PredictRequest:
         tensor = pb.ImageTensor(shape=(1, 1, 4, 1), dtype=pb.DATA_TYPE_UINT8, data=marked([7]).tobytes())
