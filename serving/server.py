@@ -46,7 +46,8 @@ class Server:
         """Listens and answers from now on; `port` and `metrics_port` say where.
 
         Raises:
-            InputError: An address cannot be listened on, or a certificate or the tokens cannot be used.
+            InputError: An address cannot be listened on, a certificate or the tokens cannot be used, or traces are
+                asked for and cannot be made.
         """
         try:
             await self._start()
