@@ -15,6 +15,8 @@ from prelabel.errors import AccessError
 from prelabel.images import Pixels
 from prelabel.predictions import PredictionBatch
 from prelabel.tls import Tls
+from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
+from prelabel.wire import predict_request
 from support.certificates import Authority
 from support.servers import RunningServer, run_server
 
@@ -46,6 +48,17 @@ async def test_the_asyncio_client_says_what_the_other_one_says(
         assert broken.errors == client.predict([b"broken"]).errors
         answers = [answer async for answer in other.predict_stream(asked, window=16)]
     assert_all_answered(answers, asked, tiny_bundle)
+
+
+def test_the_server_answers_in_the_columns_that_a_request_asks_for(stub: PrelabelServiceStub) -> None:
+    request = predict_request(batches(3)[2], "interactive", request_id="mine")
+    raw = stub.Predict(request)
+    assert (raw.request_id, len(raw.probabilities), len(raw.realness), len(raw.label_index)) == ("mine", 0, 0, 0)
+    request.raw_answers = False
+    old = stub.Predict(request)
+    assert (old.probabilities_raw, old.realness_raw) == (b"", b"")
+    assert np.frombuffer(raw.probabilities_raw, "<f4").tolist() == list(old.probabilities)
+    assert np.frombuffer(raw.realness_raw, "<f4").tolist() == list(old.realness)
 
 
 def kill(server: RunningServer) -> None:
