@@ -1,7 +1,7 @@
-"""Who may call what, and how much: the interceptor before all that let a call in."""
+"""Who may call what, and how much."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -27,16 +27,17 @@ Count = Callable[[Any], int]
 """Images in one request message; 0 for messages that are free."""
 
 
-class AccessInterceptor(grpc.aio.ServerInterceptor):
+class Access:
     """Refuses calls without a valid token, and calls or messages of a stream that are over their caller's rate.
 
-    Must come before `ErrorInterceptor`, whose boundary turns what is raised inside a stream into its status.
+    `guard` is a `serving.routes.Guard`, `limit` a `serving.routes.Layer` that must lie outside of `ErrorLayer`, whose
+    boundary turns what is raised inside a stream into its status.
 
     Args:
         tokens: The tokens in force; None: everybody may call all but the services of operators.
         admin_services: Services that only tokens with the role admin reach; without tokens nobody does.
         counts: Service -> how many images a request holds; requests of other services cost nothing. These services
-            must be among those of `ErrorInterceptor`.
+            must be among those of `ErrorLayer`.
         limiter: Every caller's rate.
     """
 
@@ -50,40 +51,35 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         self._tokens, self._limiter = tokens, limiter
         self._admin_services, self._counts = admin_services, counts
 
-    async def intercept_service(
-        self, continuation: Callable[..., Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Any:
-        """Refuses the call before anything of it is read, or lets its messages be counted."""
-        method = handler_call_details.method
-        service = method.rpartition("/")[0].removeprefix("/")
-        if service in OPEN_SERVICES:
-            return await continuation(handler_call_details)
-        token = _token(handler_call_details)
-        principal = self._principal(token)
+    def guard(self, details: grpc.HandlerCallDetails) -> Any:
+        """Returns what refuses a call before anything of it is read; None lets it in."""
+        service = _service(details.method)
+        if service in OPEN_SERVICES or (self._tokens is None and service not in self._admin_services):
+            return None
+        principal = self._principal(_token(details.invocation_metadata))
         if self._tokens is not None and principal is None:
-            return _refusal(method, grpc.StatusCode.UNAUTHENTICATED, _UNAUTHENTICATED)
+            return _refusal(details.method, grpc.StatusCode.UNAUTHENTICATED, _UNAUTHENTICATED)
         if service in self._admin_services and not (principal and principal.admin):
-            return _refusal(method, grpc.StatusCode.PERMISSION_DENIED, _NOT_ADMIN)
-        handler = await continuation(handler_call_details)
-        count = self._counts.get(service)
-        if handler is None or count is None:
+            return _refusal(details.method, grpc.StatusCode.PERMISSION_DENIED, _NOT_ADMIN)
+        return None
+
+    def limit(self, method: str, handler: Any) -> Any:
+        """Lets the messages of a method be counted."""
+        count = self._counts.get(_service(method))
+        if count is None or (self._tokens is None and self._limiter.unlimited):
             return handler
         serializers = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary:
-            call = self._unary(handler.unary_unary, method, count, principal)
-            return grpc.unary_unary_rpc_method_handler(call, *serializers)
-        stream = self._stream(handler.stream_stream, count, token, principal)
-        return grpc.stream_stream_rpc_method_handler(stream, *serializers)
+            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method, count), *serializers)
+        return grpc.stream_stream_rpc_method_handler(self._stream(handler.stream_stream, count), *serializers)
 
     def _principal(self, token: str | None) -> Principal | None:
         return None if self._tokens is None or token is None else self._tokens.get().find(token)
 
-    def _unary(
-        self, handle: Callable[..., Awaitable[Any]], method: str, count: Count, principal: Principal | None
-    ) -> Callable[..., Any]:
+    def _unary(self, handle: Callable[..., Awaitable[Any]], method: str, count: Count) -> Callable[..., Any]:
         async def call(request: Any, context: Any) -> Any:
             try:
-                self._limiter.take(_caller(principal, context), count(request))
+                self._limiter.take(self._caller(context), count(request))
             except OverloadedError as error:
                 status = (*to_status(error, method), (*context.trailing_metadata(), *retry_hint(error)))
             else:
@@ -92,10 +88,9 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _stream(
-        self, handle: Callable[..., Awaitable[Any]], count: Count, token: str | None, principal: Principal | None
-    ) -> Callable[..., Any]:
-        async def counted(requests: AsyncIterator[Any], caller: str) -> AsyncIterator[Any]:
+    def _stream(self, handle: Callable[..., Awaitable[Any]], count: Count) -> Callable[..., Any]:
+        async def counted(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+            token, caller = _token(context.invocation_metadata()), self._caller(context)
             async for request in requests:
                 # A stream may live for hours, and longer than its token.
                 if self._tokens is not None and self._principal(token) is None:
@@ -104,17 +99,21 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                 yield request
 
         async def call(requests: AsyncIterator[Any], context: Any) -> None:
-            await handle(counted(requests, _caller(principal, context)), context)
+            await handle(counted(requests, context), context)
 
         return call
 
+    def _caller(self, context: Any) -> str:
+        principal = None if self._tokens is None else self._principal(_token(context.invocation_metadata()))
+        return caller_of(context.peer()) if principal is None else f"token {principal.name}"
 
-def _caller(principal: Principal | None, context: Any) -> str:
-    return caller_of(context.peer()) if principal is None else f"token {principal.name}"
+
+def _service(method: str) -> str:
+    return method.rpartition("/")[0].removeprefix("/")
 
 
-def _token(details: grpc.HandlerCallDetails) -> str | None:
-    return parse_bearer([value for key, value in details.invocation_metadata or () if key == "authorization"])
+def _token(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:
+    return parse_bearer([value for key, value in metadata or () if key == "authorization"])
 
 
 def _refusal(method: str, code: grpc.StatusCode, text: str) -> Any:

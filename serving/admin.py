@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import grpc.aio
-
 from prelabel.errors import BundleError, InputError
 from prelabel.v1 import admin_pb2 as pb
 from prelabel.v1.admin_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
@@ -24,8 +22,8 @@ class AdminService(AdminServiceServicer):
     def __init__(self, models: Models) -> None:
         self._models = models
 
-    def add_to(self, server: grpc.aio.Server) -> None:
-        """Registers the service with a server that has not started."""
+    def add_to(self, server: Any) -> None:
+        """Registers the service with a server that has not started, or with its routes."""
         add_AdminServiceServicer_to_server(self, server)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802

@@ -1,4 +1,4 @@
-"""The one table from prelabel's errors to gRPC status, and the interceptor that applies it to every call."""
+"""The one table from prelabel's errors to gRPC status, and the layer that applies it to every call."""
 
 import logging
 import uuid
@@ -51,19 +51,15 @@ def retry_hint(error: Exception) -> tuple[tuple[str, str], ...]:
     return ()
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Ends the calls of our services that raise with the status of their error."""
+class ErrorLayer:
+    """Ends the calls of our services that raise with the status of their error; a `serving.routes.Layer`."""
 
     def __init__(self, services: Sequence[str]) -> None:
         self._prefixes = tuple(f"/{service}/" for service in services)
 
-    async def intercept_service(
-        self, continuation: Callable[..., Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Any:
+    def __call__(self, method: str, handler: Any) -> Any:
         """Wraps the handlers of the services: unary and bidirectional ones, the kinds that the API has."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or not method.startswith(self._prefixes):
+        if not method.startswith(self._prefixes):
             return handler
         serializers = (_readable(handler.request_deserializer), handler.response_serializer)
         if handler.unary_unary:

@@ -45,15 +45,20 @@ class RateLimiter:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         """Caller -> (images in the bucket, when that was so), the least recently used first."""
 
+    @property
+    def unlimited(self) -> bool:
+        """Whether everything passes."""
+        return math.isinf(self._rate.images_per_s)
+
     def take(self, caller: str, images: int) -> None:
         """Takes images out of a caller's bucket.
 
         Raises:
             OverloadedError: There are not so many; it says when there will be.
         """
-        rate, burst = self._rate.images_per_s, self._rate.burst_images
-        if math.isinf(rate):
+        if self.unlimited:
             return
+        rate, burst = self._rate.images_per_s, self._rate.burst_images
         now_s = self._clock()
         level, at_s = self._buckets.get(caller, (float(burst), now_s))
         level = min(burst, level + rate * (now_s - at_s))

@@ -3,12 +3,11 @@
 from typing import Any
 
 import grpc
-import grpc.aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 
-def add_reflection(services: tuple[str, ...], server: grpc.aio.Server) -> None:
-    """Serves reflection under its old and its current name.
+def add_reflection(services: tuple[str, ...], server: Any) -> None:
+    """Adds reflection to a server, or to its routes, under its old and its current name.
 
     grpcio-reflection knows v1alpha only; the messages of v1 have the same bytes, so the same servicer answers both.
     """
@@ -20,10 +19,4 @@ def add_reflection(services: tuple[str, ...], server: grpc.aio.Server) -> None:
         reflection_pb2.ServerReflectionRequest.FromString,
         reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    server.add_generic_rpc_handlers(
-        (
-            grpc.method_handlers_generic_handler(
-                "grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": handler}
-            ),
-        )
-    )
+    server.add_registered_method_handlers("grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": handler})

@@ -9,16 +9,17 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 
 from prelabel.errors import InputError
-from serving.access import AccessInterceptor
+from serving.access import Access
 from serving.admin import ADMIN_SERVICE, AdminService
 from serving.config import Config
-from serving.errors import ErrorInterceptor
+from serving.errors import ErrorLayer
 from serving.health import Health
 from serving.limits import channel_options
 from serving.models import Models
 from serving.rates import Rate, RateLimiter
 from serving.reflection import add_reflection
-from serving.rpcs import RpcInterceptor
+from serving.routes import Layer, Routes
+from serving.rpcs import RpcLayer
 from serving.service import SERVICE, PrelabelService, count_images
 from serving.telemetry import Telemetry
 from serving.tls import server_credentials
@@ -61,12 +62,14 @@ class Server:
         self._service = PrelabelService(self._models)
         self._health = Health([SERVICE], serving=self._models.default is not None)
         services = [SERVICE, ADMIN_SERVICE]
-        interceptors = [RpcInterceptor(services, self._models.requests), access, ErrorInterceptor(services)]
-        self._server = grpc.aio.server(interceptors=interceptors, options=channel_options(self._config))
-        self._service.add_to(self._server)
-        AdminService(self._models).add_to(self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        add_reflection((SERVICE, ADMIN_SERVICE, health.SERVICE_NAME), self._server)
+        layers: list[Layer] = [RpcLayer(services, self._models.requests), access.limit, ErrorLayer(services)]
+        routes = Routes(layers, access.guard)
+        self._service.add_to(routes)
+        AdminService(self._models).add_to(routes)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, routes)
+        add_reflection((SERVICE, ADMIN_SERVICE, health.SERVICE_NAME), routes)
+        self._server = grpc.aio.server(options=channel_options(self._config))
+        self._server.add_generic_rpc_handlers((routes,))
         address = f"{self._config.host}:{self._config.port}"
         self._telemetry.open(lambda: self._health.serving)
         try:
@@ -98,9 +101,9 @@ class Server:
         logger.info("stopped")
 
 
-def _access(config: Config) -> AccessInterceptor:
+def _access(config: Config) -> Access:
     tokens = watch_tokens(config.token_file, os.environ)
     if tokens is not None and config.tls_certificate is None and not config.listens_to_this_machine_only:
         logger.warning("tokens travel unencrypted: use --tls-certificate and --tls-key, or a proxy that encrypts")
     rate = Rate(config.rate_limit_images_per_s, config.rate_limit_burst_images)
-    return AccessInterceptor(tokens, {ADMIN_SERVICE}, {SERVICE: count_images}, RateLimiter(rate))
+    return Access(tokens, {ADMIN_SERVICE}, {SERVICE: count_images}, RateLimiter(rate))

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-import grpc.aio
 import numpy as np
 
 from prelabel.engine import check_images
@@ -34,8 +33,8 @@ class PrelabelService(PrelabelServiceServicer):
         self._models = models
         self._streams: OrderedStreams[pb.PredictRequest, pb.PredictResponse] = OrderedStreams(STREAM_WINDOW)
 
-    def add_to(self, server: grpc.aio.Server) -> None:
-        """Registers the service with a server that has not started."""
+    def add_to(self, server: Any) -> None:
+        """Registers the service with a server that has not started, or with its routes."""
         add_PrelabelServiceServicer_to_server(self, server)
 
     def drain(self) -> None:

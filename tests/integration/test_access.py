@@ -12,11 +12,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from prelabel.client import PUSHBACK_KEY
-from serving.access import AccessInterceptor
-from serving.errors import ErrorInterceptor
+from serving.access import Access
+from serving.errors import ErrorLayer
 from serving.health import Health
 from serving.rates import Rate, RateLimiter
 from serving.reflection import add_reflection
+from serving.routes import Routes
 from serving.tokens import watch_tokens
 
 WORK, ADMIN = "test.Work", "test.Admin"
@@ -65,18 +66,16 @@ async def serving(
 ) -> AsyncIterator[tuple[Services, grpc.aio.Channel]]:
     services, tokens = Services(), watch_tokens(token_file, {})
     limiter = RateLimiter(rate, clock or Clock())
-    access = AccessInterceptor(tokens, {ADMIN}, {WORK: len}, limiter)
-    server = grpc.aio.server(interceptors=[access, ErrorInterceptor([WORK, ADMIN])])
+    access = Access(tokens, {ADMIN}, {WORK: len}, limiter)
+    routes = Routes([access.limit, ErrorLayer([WORK, ADMIN])], access.guard)
     unary = grpc.unary_unary_rpc_method_handler(services.unary)
     handlers = {"Unary": unary, "Stream": grpc.stream_stream_rpc_method_handler(services.stream)}
-    server.add_generic_rpc_handlers(
-        (
-            grpc.method_handlers_generic_handler(WORK, handlers),
-            grpc.method_handlers_generic_handler(ADMIN, {"Unary": unary}),
-        )
-    )
-    health_pb2_grpc.add_HealthServicer_to_server(Health([WORK], serving=True), server)
-    add_reflection((WORK, health.SERVICE_NAME), server)
+    routes.add_registered_method_handlers(WORK, handlers)
+    routes.add_registered_method_handlers(ADMIN, {"Unary": unary})
+    health_pb2_grpc.add_HealthServicer_to_server(Health([WORK], serving=True), routes)
+    add_reflection((WORK, health.SERVICE_NAME), routes)
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((routes,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     services.address = f"127.0.0.1:{port}"
