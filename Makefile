@@ -95,10 +95,10 @@ $(VENV)-proto/.installed: locks/proto.txt
 	$(VENV)-proto/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/proto.txt
 	touch $@
 
-proto: $(VENV)-proto/.installed ## generate prelabel/v1 from protos/
+proto: $(VENV)-proto/.installed ## generate prelabel/v1 and serving/inference_v2 from protos/
 	scripts/protos.sh $(VENV)-proto/bin/python
 
-proto-check: $(VENV)-proto/.installed ## fail if prelabel/v1 is not what protos/ generates
+proto-check: $(VENV)-proto/.installed ## fail if the generated code is not what protos/ generates
 	scripts/protos-check.sh $(VENV)-proto/bin/python
 
 lock: setup ## bring the lock files up to the newest versions that pyproject.toml allows

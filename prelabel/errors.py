@@ -3,7 +3,9 @@
     PrelabelError
     ├── InputError           what the user gave is wrong: a path, an option, a data set
     │   ├── ImageError       one image cannot be used; in bulk work it becomes an error row
-    │   └── BundleError      a model bundle is missing, incomplete or changed
+    │   ├── BundleError      a model bundle is missing, incomplete or changed
+    │   ├── UnknownModelError     a request names a model or version that the server does not hold
+    │   └── UnsupportedError      a request wants what the server does not do
     ├── DeviceError          the wanted execution device does not work here
     ├── TrainingError        training cannot go on (NaN, an unusable checkpoint)
     ├── ParityError          the exported model disagrees with the Keras model
@@ -29,6 +31,14 @@ class ImageError(InputError):
 
 class BundleError(InputError):
     """A model bundle is missing, incomplete, of another format, or its bytes changed."""
+
+
+class UnknownModelError(InputError):
+    """A request names a model, or a version of it, that the server does not hold."""
+
+
+class UnsupportedError(InputError):
+    """A request wants something of a protocol that the server does not do."""
 
 
 class DeviceError(PrelabelError):

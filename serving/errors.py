@@ -10,17 +10,26 @@ import grpc
 import grpc.aio
 
 from prelabel.client import PUSHBACK_KEY
-from prelabel.errors import InputError, OverloadedError, ServerUnavailableError
+from prelabel.errors import (
+    InputError,
+    OverloadedError,
+    ServerUnavailableError,
+    UnknownModelError,
+    UnsupportedError,
+)
 
 logger = logging.getLogger(__name__)
 
 STATUS: dict[type[Exception], grpc.StatusCode] = {
     InputError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnknownModelError: grpc.StatusCode.NOT_FOUND,
+    UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ServerUnavailableError: grpc.StatusCode.UNAVAILABLE,
     TimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-"""What a caller may read; subclasses go with their parents. Everything else is INTERNAL and stays in the log."""
+"""What a caller may read; a subclass that is not named goes with its parent. Everything else is INTERNAL and stays in
+the log."""
 
 
 def to_status(error: Exception, method: str) -> tuple[grpc.StatusCode, str]:

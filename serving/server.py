@@ -15,6 +15,8 @@ from serving.config import Config
 from serving.decoder import Decoder
 from serving.errors import ErrorInterceptor
 from serving.health import Health
+from serving.open_inference import SERVICE as OPEN_INFERENCE
+from serving.open_inference import OpenInferenceService, one_model
 from serving.reflection import add_reflection
 from serving.service import SERVICE, Model, PrelabelService
 
@@ -49,11 +51,14 @@ class Server:
         """
         self._model = None if self._engine is None else _model(self._engine, self._config)
         self._service = PrelabelService(self._model)
-        self._health = Health([SERVICE], serving=self._model is not None)
-        self._server = grpc.aio.server(interceptors=[ErrorInterceptor(SERVICE)], options=_OPTIONS)
+        self._open_inference = OpenInferenceService(one_model(self._model))
+        self._health = Health([SERVICE, OPEN_INFERENCE], serving=self._model is not None)
+        interceptors = [ErrorInterceptor(SERVICE), ErrorInterceptor(OPEN_INFERENCE)]
+        self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
         self._service.add_to(self._server)
+        self._open_inference.add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        add_reflection((SERVICE, health.SERVICE_NAME), self._server)
+        add_reflection((SERVICE, OPEN_INFERENCE, health.SERVICE_NAME), self._server)
         address = f"{self._config.host}:{self._config.port}"
         try:
             self.port = self._server.add_insecure_port(address)
@@ -70,6 +75,7 @@ class Server:
         logger.info("stopping")
         self._health.stop()
         self._service.drain()
+        self._open_inference.drain()
         if self._model is not None:
             self._model.batcher.hurry()
         await self._server.stop(self._config.drain_timeout_s)

@@ -49,6 +49,26 @@ class Model:
         image_bytes = max(math.prod(bundle.input.shape), answer_bytes)
         return min(MAX_REQUEST_IMAGES, (MAX_MESSAGE_BYTES - _MESSAGE_RESERVE_BYTES) // image_bytes)
 
+    async def predict(
+        self, images: Pixels, errors: dict[int, str], total: int, timeout_s: float | None, priority: Priority
+    ) -> PredictionBatch:
+        """Infers the usable images of a request and puts the errors of the others in their places.
+
+        Args:
+            images: uint8 [G, H, W, C], G >= 0: the usable images in their order.
+            errors: Position in the request -> why that image is not usable.
+            total: Images of the request.
+            timeout_s: See `Batcher.predict`, whose errors this raises.
+            priority: Who waits.
+        """
+        if len(images):
+            answer = await self.batcher.predict(images, timeout_s, priority)
+        else:
+            bundle = self.engine.bundle
+            empty = np.empty((0, len(bundle.classes)), np.float32)
+            answer = PredictionBatch(empty, np.empty(0, np.float32), bundle.model_id)
+        return with_failures(answer, errors, total)
+
 
 class PrelabelService(PrelabelServiceServicer):
     """Answers for one model, or says that there is none. Errors are raised; `serving.errors` turns them into status."""
@@ -91,14 +111,8 @@ class PrelabelService(PrelabelServiceServicer):
         model = self._loaded()
         priority = _priority(request, default)
         images, errors, total = await _images(request, model)
-        if len(images):
-            answer = await model.batcher.predict(images, context.time_remaining(), priority)
-        else:
-            classes = len(model.engine.bundle.classes)
-            answer = PredictionBatch(
-                np.empty((0, classes), np.float32), np.empty(0, np.float32), model.engine.bundle.model_id
-            )
-        return _response(request.request_id, with_failures(answer, errors, total))
+        answer = await model.predict(images, errors, total, context.time_remaining(), priority)
+        return _response(request.request_id, answer)
 
     async def PredictStream(  # noqa: N802
         self, request_iterator: Any, context: Any

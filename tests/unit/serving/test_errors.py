@@ -15,6 +15,8 @@ EXPECTED = {
     errors.InputError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ImageError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.BundleError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnknownModelError: grpc.StatusCode.NOT_FOUND,
+    errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     errors.DeviceError: INTERNAL,
     errors.TrainingError: INTERNAL,
     errors.ParityError: INTERNAL,
