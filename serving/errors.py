@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from prelabel.client import PUSHBACK_KEY
 from prelabel.errors import (
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 STATUS: dict[type[Exception], grpc.StatusCode] = {
     InputError: grpc.StatusCode.INVALID_ARGUMENT,
+    DecodeError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownModelError: grpc.StatusCode.NOT_FOUND,
     UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -63,16 +65,19 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or not method.startswith(self._prefix):
             return handler
-        serializers = (handler.request_deserializer, handler.response_serializer)
+        # Requests are read in the wrapper: gRPC would answer bytes that are no message with UNKNOWN.
+        read = handler.request_deserializer or bytes
         if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, method), *serializers)
-        return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream, method), *serializers)
+            call = _unary(handler.unary_unary, read, method)
+            return grpc.unary_unary_rpc_method_handler(call, None, handler.response_serializer)
+        stream = _stream(handler.stream_stream, read, method)
+        return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
 
 
-def _unary(handle: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Any]:
-    async def call(request: Any, context: Any) -> Any:
+def _unary(handle: Callable[..., Awaitable[Any]], read: Callable[[bytes], Any], method: str) -> Callable[..., Any]:
+    async def call(request: bytes, context: Any) -> Any:
         try:
-            return await handle(request, context)
+            return await handle(read(request), context)
         except Exception as error:  # the boundary: nothing may leave but a status
             status = (*to_status(error, method), retry_hint(error))
         await context.abort(*status)
@@ -80,11 +85,12 @@ def _unary(handle: Callable[..., Awaitable[Any]], method: str) -> Callable[..., 
     return call
 
 
-def _stream(handle: Callable[..., Any], method: str) -> Callable[..., Any]:
-    async def call(requests: AsyncIterator[Any], context: Any) -> None:
+def _stream(handle: Callable[..., Any], read: Callable[[bytes], Any], method: str) -> Callable[..., Any]:
+    async def call(requests: AsyncIterator[bytes], context: Any) -> None:
+        messages = (read(request) async for request in requests)
         try:
             # Closed here and not by the garbage collector: a client that leaves frees its requests at once.
-            async with aclosing(handle(requests, context)) as responses:
+            async with aclosing(messages), aclosing(handle(messages, context)) as responses:
                 async for response in responses:
                     await context.write(response)
             return

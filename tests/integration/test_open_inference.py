@@ -16,6 +16,7 @@ from PIL import Image
 from prelabel.bundle import load_bundle
 from prelabel.client import PrelabelClient
 from prelabel.images import Pixels
+from prelabel.v1 import prelabel_pb2 as v1
 from serving.config import Config
 from serving.inference_v2 import open_inference_pb2 as pb
 from serving.inference_v2.open_inference_pb2_grpc import GRPCInferenceServiceStub
@@ -179,6 +180,28 @@ def test_extensions_of_other_servers_are_a_clear_unimplemented(server: RunningSe
             assert caught.value.code() is UNIMPLEMENTED
             assert f"{path} is not part of" in caught.value.details()
             assert "PredictStream" in caught.value.details()
+
+
+@pytest.mark.parametrize("path", ["/inference.GRPCInferenceService/ModelInfer", "/prelabel.v1.PrelabelService/Predict"])
+def test_bytes_that_are_no_message_are_invalid(server: RunningServer, path: str) -> None:
+    with (
+        grpc.insecure_channel(server.address) as channel,
+        pytest.raises(grpc.RpcError, match="Error parsing") as caught,
+    ):
+        channel.unary_unary(path)(b"\xff" * 9)
+    assert caught.value.code() is INVALID
+
+
+def test_bytes_that_are_no_message_end_a_stream_after_the_answers_before_them(server: RunningServer) -> None:
+    good = v1.PredictRequest(request_id="a", tensor=v1.ImageTensor(shape=(1, 8, 8, 1), dtype=1, data=bytes(64)))
+    with grpc.insecure_channel(server.address) as channel:
+        call = channel.stream_stream(
+            "/prelabel.v1.PrelabelService/PredictStream", response_deserializer=v1.PredictResponse.FromString
+        )(iter([good.SerializeToString(), b"\xff" * 9]))
+        assert next(call).request_id == "a"
+        with pytest.raises(grpc.RpcError, match="Error parsing") as caught:
+            next(call)
+    assert caught.value.code() is INVALID
 
 
 def test_other_services_stay_unknown(server: RunningServer) -> None:
