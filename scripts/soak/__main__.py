@@ -133,15 +133,14 @@ class Soak:
             while not stop.is_set():
                 await intrude(self._server.address, self._tally, rng)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._options.clients):
-                group.create_task(client(self._random.getrandbits(32)))
-            for _ in range(self._options.intruders):
-                group.create_task(intruder(self._random.getrandbits(32)))
-            try:
-                yield
-            finally:
-                stop.set()
+        seeds = [self._random.getrandbits(32) for _ in range(self._options.clients + self._options.intruders)]
+        tasks = [asyncio.create_task(client(seed)) for seed in seeds[: self._options.clients]]
+        tasks += [asyncio.create_task(intruder(seed)) for seed in seeds[self._options.clients :]]
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.gather(*tasks)
 
     async def _load(self, seconds: float) -> None:
         async with self._busy():

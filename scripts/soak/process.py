@@ -56,6 +56,7 @@ class ServerProcess:
         command = [sys.executable, "-m", "serving", "--model", str(self._bundle), "--device", "cpu"]
         command += ["--port", str(self._port), "--port-file", str(port_file), "--max-queue-images", "4096"]
         command += ["--drain-timeout-s", str(DRAIN_TIMEOUT_S)]
+        port_file.unlink(missing_ok=True)  # a killed server's
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stderr=log)
         self.starts += 1
@@ -72,14 +73,12 @@ class ServerProcess:
             raise RemoteError("the server started and is not SERVING")
 
     async def terminate(self) -> int:
-        """Sends SIGTERM; returns the exit status, or raises `TimeoutError` where the server does not end."""
+        """Sends SIGTERM; returns the exit status: that of SIGKILL where the server did not end."""
         return await self._end(signal.SIGTERM, DRAIN_TIMEOUT_S + 20)
 
     async def kill(self) -> int:
         """Sends SIGKILL; returns the exit status."""
-        status = await self._end(signal.SIGKILL, 10)
-        (self._folder / "port").unlink(missing_ok=True)
-        return status
+        return await self._end(signal.SIGKILL, 10)
 
     def close(self) -> None:
         """Ends the server, however it is."""
@@ -90,7 +89,11 @@ class ServerProcess:
     async def _end(self, number: signal.Signals, within_s: float) -> int:
         assert self._process is not None
         self._process.send_signal(number)
-        return await asyncio.to_thread(self._process.wait, within_s)
+        try:
+            return await asyncio.to_thread(self._process.wait, within_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
 
     def resources(self) -> Resources:
         """Returns what the process holds now."""
