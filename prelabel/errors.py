@@ -4,13 +4,14 @@
     ├── InputError           what the user gave is wrong: a path, an option, a data set
     │   ├── ImageError       one image cannot be used; in bulk work it becomes an error row
     │   ├── BundleError      a model bundle is missing, incomplete or changed
-    │   ├── UnknownModelError     a request names a model or version that the server does not hold
+    │   ├── ModelNotFoundError    a server does not serve the model or version that was asked for
     │   └── UnsupportedError      a request wants what the server does not do
     ├── DeviceError          the wanted execution device does not work here
     ├── TrainingError        training cannot go on (NaN, an unusable checkpoint)
     ├── ParityError          the exported model disagrees with the Keras model
     ├── ServerUnavailableError    no server answers, or it holds no model
-    ├── OverloadedError           the server's queue is full
+    ├── OverloadedError           the server's queue is full, or this caller's share of it is used up
+    ├── AccessError               the server wants a token, or another one
     └── RemoteError          the server failed on a valid request
 
 Messages name the offending value and the fix, and hold no line breaks, so that a command can print them as one line.
@@ -33,8 +34,8 @@ class BundleError(InputError):
     """A model bundle is missing, incomplete, of another format, or its bytes changed."""
 
 
-class UnknownModelError(InputError):
-    """A request names a model, or a version of it, that the server does not hold."""
+class ModelNotFoundError(InputError):
+    """The server has models, but not the one or the version that was asked for."""
 
 
 class UnsupportedError(InputError):
@@ -58,12 +59,16 @@ class ServerUnavailableError(PrelabelError):
 
 
 class OverloadedError(PrelabelError):
-    """The server refused new work because its queue is full; try again later."""
+    """The server refused new work: its queue is full, or the caller is over its rate limit; try again later."""
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         """After so many seconds there is room, as far as the server knows."""
+
+
+class AccessError(PrelabelError):
+    """The server does not let this caller in: it shows no valid token, or one without the role that is needed."""
 
 
 class RemoteError(PrelabelError):

@@ -2,20 +2,21 @@
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
 from prelabel.client import PUSHBACK_KEY
 from prelabel.errors import (
+    AccessError,
+    BundleError,
     InputError,
+    ModelNotFoundError,
     OverloadedError,
     ServerUnavailableError,
-    UnknownModelError,
     UnsupportedError,
 )
 
@@ -23,22 +24,23 @@ logger = logging.getLogger(__name__)
 
 STATUS: dict[type[Exception], grpc.StatusCode] = {
     InputError: grpc.StatusCode.INVALID_ARGUMENT,
-    DecodeError: grpc.StatusCode.INVALID_ARGUMENT,
-    UnknownModelError: grpc.StatusCode.NOT_FOUND,
+    ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
     UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
+    # Bundles are the server's; what is wrong with one names its files.
+    BundleError: grpc.StatusCode.INTERNAL,
+    AccessError: grpc.StatusCode.UNAUTHENTICATED,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ServerUnavailableError: grpc.StatusCode.UNAVAILABLE,
     TimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-"""What a caller may read; a subclass that is not named goes with its parent. Everything else is INTERNAL and stays in
-the log."""
+"""What a caller may read; subclasses go with their parents. Everything else is INTERNAL and stays in the log."""
 
 
 def to_status(error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
     """Returns the status code and the details for an error; logs with an id what the caller must not see."""
-    for ancestor in type(error).__mro__:
-        if ancestor in STATUS:
-            return STATUS[ancestor], str(error)
+    code = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), grpc.StatusCode.INTERNAL)
+    if code is not grpc.StatusCode.INTERNAL:
+        return code, str(error)
     error_id = uuid.uuid4().hex
     logger.error("internal error", exc_info=error, extra={"error_id": error_id, "method": method})
     return grpc.StatusCode.INTERNAL, f"internal error {error_id}: the server's log has the details under this id"
@@ -52,32 +54,52 @@ def retry_hint(error: Exception) -> tuple[tuple[str, str], ...]:
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Ends the calls of one service that raise with the status of their error."""
+    """Ends the calls of our services that raise with the status of their error."""
 
-    def __init__(self, service: str) -> None:
-        self._prefix = f"/{service}/"
+    def __init__(self, services: Sequence[str]) -> None:
+        self._prefixes = tuple(f"/{service}/" for service in services)
 
     async def intercept_service(
         self, continuation: Callable[..., Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
-        """Wraps the handlers of the service: unary and bidirectional ones, the kinds that the API has."""
+        """Wraps the handlers of the services: unary and bidirectional ones, the kinds that the API has."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith(self._prefix):
+        if handler is None or not method.startswith(self._prefixes):
             return handler
-        # Requests are read in the wrapper: gRPC would answer bytes that are no message with UNKNOWN.
-        read = handler.request_deserializer or bytes
+        serializers = (_readable(handler.request_deserializer), handler.response_serializer)
         if handler.unary_unary:
-            call = _unary(handler.unary_unary, read, method)
-            return grpc.unary_unary_rpc_method_handler(call, None, handler.response_serializer)
-        stream = _stream(handler.stream_stream, read, method)
-        return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
+            return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, method), *serializers)
+        return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream, method), *serializers)
 
 
-def _unary(handle: Callable[..., Awaitable[Any]], read: Callable[[bytes], Any], method: str) -> Callable[..., Any]:
-    async def call(request: bytes, context: Any) -> Any:
+class _Unreadable:
+    """Stands for a message that its parser refused: gRPC would answer with the parser's exception."""
+
+
+def _readable(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    if deserializer is None:
+        return None
+
+    def read(message: bytes) -> Any:
         try:
-            return await handle(read(request), context)
+            return deserializer(message)
+        except Exception:  # whatever a parser raises over bytes from strangers
+            return _Unreadable()
+
+    return read
+
+
+def _checked(request: Any, method: str) -> Any:
+    if isinstance(request, _Unreadable):
+        raise InputError(f"the bytes sent are no request message of {method}")
+    return request
+
+
+def _unary(handle: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Any]:
+    async def call(request: Any, context: Any) -> Any:
+        try:
+            return await handle(_checked(request, method), context)
         except Exception as error:  # the boundary: nothing may leave but a status
             status = (*to_status(error, method), retry_hint(error))
         await context.abort(*status)
@@ -85,12 +107,15 @@ def _unary(handle: Callable[..., Awaitable[Any]], read: Callable[[bytes], Any], 
     return call
 
 
-def _stream(handle: Callable[..., Any], read: Callable[[bytes], Any], method: str) -> Callable[..., Any]:
-    async def call(requests: AsyncIterator[bytes], context: Any) -> None:
-        messages = (read(request) async for request in requests)
+def _stream(handle: Callable[..., Any], method: str) -> Callable[..., Any]:
+    async def checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            yield _checked(request, method)
+
+    async def call(requests: AsyncIterator[Any], context: Any) -> None:
         try:
             # Closed here and not by the garbage collector: a client that leaves frees its requests at once.
-            async with aclosing(messages), aclosing(handle(messages, context)) as responses:
+            async with aclosing(handle(checked(requests), context)) as responses:
                 async for response in responses:
                     await context.write(response)
             return

@@ -1,11 +1,13 @@
 """The Open Inference Protocol (KServe's version 2) beside prelabel.v1: the same models, batcher and errors.
 
-A model's name is its bundle's name and its version is its model_id; an empty version is the current one.
+A model's name is its bundle's name. Its version is its model_id or its name in the repository; an empty version is the
+latest one.
 """
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -13,7 +15,7 @@ import grpc.aio
 import numpy as np
 
 import prelabel
-from prelabel.errors import InputError, PrelabelError, ServerUnavailableError, UnknownModelError, UnsupportedError
+from prelabel.errors import InputError, ModelNotFoundError, PrelabelError, UnsupportedError
 from prelabel.images import Pixels
 from prelabel.predictions import PredictionBatch
 from serving.infer_request import DATATYPES, ENCODED, IMAGES, PROBABILITIES, REALNESS, parse
@@ -22,40 +24,20 @@ from serving.inference_v2.open_inference_pb2_grpc import (
     GRPCInferenceServiceServicer,
     add_GRPCInferenceServiceServicer_to_server,
 )
-from serving.service import Model
+from serving.model import MAX_REQUEST_IMAGES, Model
+from serving.models import Models
 
-SERVICE = "inference.GRPCInferenceService"
-
-FindModel = Callable[[str, str], Model]
-"""(name, version) -> the model. An empty version is the current one; an empty name and version are the model that makes
-the server ready. Raises `UnknownModelError`, or `ServerUnavailableError` where there is no model at all."""
+OPEN_INFERENCE = "inference.GRPCInferenceService"
 
 _PLATFORM = "onnx_onnxv1"
 """The protocol's name for an ONNX file, whatever engine runs it."""
 
 
-def one_model(model: Model | None) -> FindModel:
-    """Returns how a server finds the one model that it holds, or none."""
-
-    def find(name: str, version: str) -> Model:
-        if model is None:
-            raise ServerUnavailableError("the server holds no model: start it with --model BUNDLE_DIRECTORY")
-        bundle = model.engine.bundle
-        if name not in ("", bundle.name) or version not in ("", bundle.model_id):
-            raise UnknownModelError(
-                f"model {name[:80]!r}, version {version[:80]!r} is not here: this server holds {bundle.name!r}, "
-                f"version {bundle.model_id!r} (or '' for the current one)"
-            )
-        return model
-
-    return find
-
-
 class OpenInferenceService(GRPCInferenceServiceServicer):
     """Answers the six calls of the protocol. Errors are raised; `serving.errors` turns them into status."""
 
-    def __init__(self, find: FindModel) -> None:
-        self._find = find
+    def __init__(self, models: Models) -> None:
+        self._models = models
         self._stopping = False
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -73,11 +55,15 @@ class OpenInferenceService(GRPCInferenceServiceServicer):
 
     async def ServerReady(self, request: pb.ServerReadyRequest, context: Any) -> pb.ServerReadyResponse:  # noqa: N802
         """Says whether there is a model that can be asked."""
-        return pb.ServerReadyResponse(ready=self._ready("", ""))
+        return pb.ServerReadyResponse(ready=not self._stopping and self._models.default is not None)
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Any) -> pb.ModelReadyResponse:  # noqa: N802
         """Says whether one model can be asked; a name that is not here is not ready."""
-        return pb.ModelReadyResponse(ready=bool(request.name) and self._ready(request.name, request.version))
+        try:
+            with self._lease(request.name, request.version):
+                return pb.ModelReadyResponse(ready=not self._stopping)
+        except PrelabelError:
+            return pb.ModelReadyResponse(ready=False)
 
     async def ServerMetadata(  # noqa: N802
         self, request: pb.ServerMetadataRequest, context: Any
@@ -92,54 +78,73 @@ class OpenInferenceService(GRPCInferenceServiceServicer):
 
         Generic clients send every input of the list, so `encoded`, which goes instead of `images`, is a property.
         """
-        model = self._named(request.name, request.version)
-        bundle = model.engine.bundle
         tensor = pb.ModelMetadataResponse.TensorMetadata
         alternative = {"name": ENCODED, "datatype": DATATYPES[ENCODED], "shape": [-1]}
-        return pb.ModelMetadataResponse(
-            name=bundle.name,
-            versions=[bundle.model_id],
-            platform=_PLATFORM,
-            inputs=[tensor(name=IMAGES, datatype=DATATYPES[IMAGES], shape=[-1, *bundle.input.shape])],
-            outputs=[
-                tensor(name=PROBABILITIES, datatype="FP32", shape=[-1, len(bundle.classes)]),
-                tensor(name=REALNESS, datatype="FP32", shape=[-1]),
-            ],
-            properties={
-                "classes": json.dumps(bundle.classes),
-                "max_request_images": str(model.max_request_images),
-                "alternative_input": json.dumps(alternative),
-            },
-        )
+        with self._lease(request.name, request.version) as model:
+            bundle = model.engine.bundle
+            return pb.ModelMetadataResponse(
+                name=bundle.name,
+                versions=self._versions(bundle.name),
+                platform=_PLATFORM,
+                inputs=[tensor(name=IMAGES, datatype=DATATYPES[IMAGES], shape=[-1, *bundle.input.shape])],
+                outputs=[
+                    tensor(name=PROBABILITIES, datatype="FP32", shape=[-1, len(bundle.classes)]),
+                    tensor(name=REALNESS, datatype="FP32", shape=[-1]),
+                ],
+                properties={
+                    "classes": json.dumps(bundle.classes),
+                    "max_request_images": str(model.max_request_images),
+                    "alternative_input": json.dumps(alternative),
+                },
+            )
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:  # noqa: N802
         """Answers one batch, by default before bulk work."""
-        model = self._named(request.model_name, request.model_version)
-        wanted = parse(request, model.engine.bundle.input, model.max_request_images)
-        try:
-            async with asyncio.timeout(wanted.timeout_s) as limit:
-                images, errors = await _decoded(model, wanted.images)
-                total = len(wanted.images)
-                answer = await model.predict(images, errors, total, context.time_remaining(), wanted.priority)
-        except TimeoutError as error:
-            if limit.expired():
-                raise TimeoutError(f"the request's timeout of {wanted.timeout_s} s passed") from error
-            raise
-        return _response(request, model.engine.bundle.name, answer, wanted.outputs)
+        with self._lease(request.model_name, request.model_version) as model:
+            wanted = parse(request, model.engine.bundle.input, model.max_request_images)
+            try:
+                async with asyncio.timeout(wanted.timeout_s) as limit:
+                    images, errors = await _decoded(model, wanted.images)
+                    total = len(wanted.images)
+                    answer = await model.predict(images, errors, total, context.time_remaining(), wanted.priority)
+            except TimeoutError as error:
+                if limit.expired():
+                    raise TimeoutError(f"the request's timeout of {wanted.timeout_s} s passed") from error
+                raise
+            return _response(request, model.engine.bundle.name, answer, wanted.outputs)
 
-    def _named(self, name: str, version: str) -> Model:
+    @contextlib.contextmanager
+    def _lease(self, name: str, version: str) -> Iterator[Model]:
         if not name:
             raise InputError("the request names no model: set the name that prelabel.v1's GetModel tells")
-        return self._find(name, version)
+        # Versions of one repository may come from runs of different names; the latest one of this name is meant.
+        versions = self._versions(name)
+        with self._models.lease(version or (versions[-1] if versions else "")) as model:
+            if name != model.engine.bundle.name:
+                raise ModelNotFoundError(
+                    f"model {name[:80]!r} is not served here"
+                    + (f" as version {version[:80]!r}" if version else "")
+                    + f", but {model.engine.bundle.name!r}"
+                )
+            yield model
 
-    def _ready(self, name: str, version: str) -> bool:
-        if self._stopping:
-            return False
-        try:
-            self._find(name, version)
-        except PrelabelError:
-            return False
-        return True
+    def _versions(self, name: str) -> list[str]:
+        """Returns the model_ids of all versions of that name, the latest last."""
+        served = [status.model_id for status in self._models.statuses() if status.state == "serving"]
+        return [model_id for model_id in served if self._name_of(model_id) == name]
+
+    def _name_of(self, model_id: str) -> str:
+        with self._models.lease(model_id) as model:
+            return model.engine.bundle.name
+
+
+def count_inputs(request: Any) -> int:
+    """Returns what a request costs its caller's rate limit, unchecked; free: metadata and health."""
+    if not isinstance(request, pb.ModelInferRequest):
+        return 0
+    shape = request.inputs[0].shape if request.inputs else []
+    # Wrong requests cost one image, too. What a shape pretends beyond the limit is refused later.
+    return max(1, min(MAX_REQUEST_IMAGES, shape[0] if shape else 1))
 
 
 class _Extensions(grpc.GenericRpcHandler):
@@ -148,7 +153,7 @@ class _Extensions(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Returns a handler for every method below the service's name: those of the protocol are found before."""
         method = handler_call_details.method
-        if not method.startswith(f"/{SERVICE}/"):
+        if not method.startswith(f"/{OPEN_INFERENCE}/"):
             return None
 
         async def refuse(requests: Any, context: Any) -> Any:

@@ -19,8 +19,10 @@ import tyro
 
 from prelabel.errors import InputError, PrelabelError
 from prelabel.files import write_text_atomically
+from prelabel.v1.prelabel_pb2 import GetModelRequest
+from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
 from scripts.provenance import provenance
-from scripts.soak.clients import Client
+from scripts.soak.clients import Client, channel
 from scripts.soak.hostile import intrude
 from scripts.soak.model import write_bundle
 from scripts.soak.process import Resources, ServerProcess
@@ -32,6 +34,8 @@ _MEMORY_SLACK_BYTES = 32 << 20
 """The allocator keeps free pages of the largest messages; a leak is not bounded by them."""
 _THREAD_SLACK = 8
 """gRPC's pool of threads breathes."""
+
+_RELOAD_WITHIN_S = 30.0
 
 _ENDING = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 """What clients of a server that ends are told."""
@@ -68,8 +72,10 @@ class Soak:
     def __init__(self, options: Options, folder: Path) -> None:
         self._options = options
         self._random = random.Random(options.seed)
-        self._tally = Tally(write_bundle(folder / "bundle"))
-        self._server = ServerProcess(folder / "bundle", folder)
+        self._folder = folder
+        self._tally = Tally()
+        self._tally.model_ids.add(write_bundle(folder / "models" / "1", 1))
+        self._server = ServerProcess(folder / "models", folder)
 
     async def run(self) -> dict[str, Any]:
         """Goes through the phases; returns the report."""
@@ -80,7 +86,8 @@ class Soak:
             await self._load(0.2 * busy_s)
             await self._crowd()
             before = await self._server.at_rest()
-            await self._load(0.5 * busy_s)
+            await self._load(0.4 * busy_s)
+            await self._reload(0.1 * busy_s)
             under_load = self._server.resources()
             await self._crowd()
             after = await self._server.at_rest(_limits(before))
@@ -151,6 +158,25 @@ class Soak:
             await one.oversized(bomb=True)
             await one.close()
             await asyncio.sleep(seconds)
+
+    async def _reload(self, seconds: float) -> None:
+        """Puts a new version in place under load and waits until it is the one that answers."""
+        async with self._busy():
+            await asyncio.sleep(seconds / 2)
+            model_id = write_bundle(self._folder / "new", 2)
+            self._tally.model_ids.add(model_id)
+            (self._folder / "new").rename(self._folder / "models" / "2")
+            async with channel(self._server.address) as connection:
+                about = PrelabelServiceStub(connection).GetModel
+                gives_up_at_s = time.monotonic() + _RELOAD_WITHIN_S
+                while (await about(GetModelRequest(), timeout=_RELOAD_WITHIN_S)).model_id != model_id:
+                    if time.monotonic() > gives_up_at_s:
+                        self._tally.violation("a new version is not served")
+                        break
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(seconds / 2)
+        # What was asked of the old version is answered; from here on it must be gone.
+        self._tally.model_ids = {model_id}
 
     async def _crowd(self) -> None:
         """Many connections at once; each asks, and stays until all have their answer."""

@@ -52,8 +52,8 @@ class Marked:
         return ""
 
 
-def write_bundle(directory: Path) -> str:
-    """Writes the bundle and returns its model_id.
+def write_bundle(directory: Path, generation: int) -> str:
+    """Writes a bundle and returns its model_id; every generation is another model with the same answers.
 
     The realness of an image is its mark / 2^24: three pixels in base 256. Its probabilities are that and the rest to 1.
     """
@@ -110,7 +110,7 @@ def write_bundle(directory: Path) -> str:
         input=SPEC,
         opset=17,
         parity=Parity(0, 0, 0.0, 0, 1e-4),
-        training={},
+        training={"generation": generation},
         files={MODEL_FILE: sha256_file(model)},
     )
     (directory / BUNDLE_FILE).write_text(bundle.to_json())

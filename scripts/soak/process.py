@@ -33,10 +33,10 @@ class Resources:
 
 
 class ServerProcess:
-    """`python -m serving` on a bundle, with a small queue so that it is full at times."""
+    """`python -m serving` on a folder of bundles, with a small queue so that it is full at times."""
 
-    def __init__(self, bundle: Path, folder: Path) -> None:
-        self._bundle, self._folder = bundle, folder
+    def __init__(self, models: Path, folder: Path) -> None:
+        self._models, self._folder = models, folder
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self.starts = 0
@@ -53,9 +53,9 @@ class ServerProcess:
             RemoteError: It does not within a minute.
         """
         port_file = self._folder / "port"
-        command = [sys.executable, "-m", "serving", "--model", str(self._bundle), "--device", "cpu"]
+        command = [sys.executable, "-m", "serving", "--model", str(self._models), "--device", "cpu"]
         command += ["--port", str(self._port), "--port-file", str(port_file), "--max-queue-images", "4096"]
-        command += ["--drain-timeout-s", str(DRAIN_TIMEOUT_S)]
+        command += ["--drain-timeout-s", str(DRAIN_TIMEOUT_S), "--reload-every-s", "0.2"]
         port_file.unlink(missing_ok=True)  # a killed server's
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stderr=log)

@@ -18,8 +18,9 @@ _MAX_SHOWN = 50
 class Tally:
     """Counts outcomes and keeps the first violations."""
 
-    def __init__(self, model_id: str) -> None:
-        self._model_id = model_id
+    def __init__(self) -> None:
+        self.model_ids: set[str] = set()
+        """Models that may answer."""
         self.outcomes: Counter[str] = Counter()
         """"KIND: OUTCOME" -> how often."""
         self.images = 0
@@ -44,7 +45,7 @@ class Tally:
         difference = images.difference(realness, probabilities, failed)
         if images.raises:
             difference = "an answer from an engine that raised"
-        elif model_id != self._model_id:
+        elif model_id not in self.model_ids:
             difference = f"model_id {model_id}"
         if difference:
             self.violation(f"{kind}: {difference}")

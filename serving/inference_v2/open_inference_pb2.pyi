@@ -102,7 +102,7 @@ class ModelReadyRequest(_message.Message):
     name: _builtins.str
     """Name of the model."""
     version: _builtins.str
-    """A model_id; empty for the current version."""
+    """A version or a model_id; empty for the latest version."""
     def __init__(
         self,
         *,
@@ -188,7 +188,7 @@ class ModelMetadataRequest(_message.Message):
     name: _builtins.str
     """Name of the model."""
     version: _builtins.str
-    """A model_id; empty for the current version."""
+    """A version or a model_id; empty for the latest version."""
     def __init__(
         self,
         *,
@@ -264,7 +264,7 @@ class ModelMetadataResponse(_message.Message):
     """`onnx_onnxv1`."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Version (model_id) that the answer is about."""
+        """The model_id of every served version of that name, the latest last."""
 
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelMetadataResponse.TensorMetadata]:
@@ -438,7 +438,7 @@ class ModelInferRequest(_message.Message):
     RAW_INPUT_CONTENTS_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     model_version: _builtins.str
-    """A model_id; empty for the current version."""
+    """A version or a model_id; empty for the latest version."""
     id: _builtins.str
     """Chosen by the caller and echoed in the response."""
     @_builtins.property

@@ -1,6 +1,7 @@
 """The Open Inference Protocol on the real server, by hand-made messages; test_tritonclient.py has another client."""
 
 import asyncio
+import dataclasses
 import io
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -11,18 +12,20 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
+from conftest import write_tiny_bundle
 from PIL import Image
 
-from prelabel.bundle import load_bundle
-from prelabel.client import PrelabelClient
+from prelabel.bundle import BUNDLE_FILE, load_bundle
+from prelabel.client import PUSHBACK_KEY, PrelabelClient
 from prelabel.images import Pixels
 from prelabel.v1 import prelabel_pb2 as v1
 from serving.config import Config
 from serving.inference_v2 import open_inference_pb2 as pb
 from serving.inference_v2.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from serving.models import Models
 from serving.server import Server
 from support.engines import EchoEngine, marked
-from support.servers import RunningServer
+from support.servers import RunningServer, run_server
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -136,7 +139,7 @@ def test_a_version_is_a_model_id_and_an_unknown_one_is_not_found(
     model_id, images = load_bundle(tiny_bundle).model_id, random_images(1)
     assert v2.ModelInfer(request(images, version=model_id)).model_version == model_id
     assert v2.ModelReady(pb.ModelReadyRequest(name="tiny", version=model_id)).ready
-    for name, version in (("other", ""), ("tiny", "1"), ("x" * 100_000, "")):
+    for name, version in (("other", ""), ("tiny", "1"), ("x" * 100_000, ""), ("tiny", "x" * 100_000)):
         assert not v2.ModelReady(pb.ModelReadyRequest(name=name, version=version)).ready
         for call in (
             lambda name=name, version=version: v2.ModelInfer(request(images, name, version)),
@@ -145,7 +148,7 @@ def test_a_version_is_a_model_id_and_an_unknown_one_is_not_found(
             with pytest.raises(grpc.RpcError) as caught:
                 call()
             assert caught.value.code() is NOT_FOUND
-            assert f"this server holds 'tiny', version '{model_id}'" in caught.value.details()
+            assert "is not served here" in caught.value.details()
 
 
 def test_a_request_without_a_model_name_is_invalid(v2: GRPCInferenceServiceStub) -> None:
@@ -186,7 +189,7 @@ def test_extensions_of_other_servers_are_a_clear_unimplemented(server: RunningSe
 def test_bytes_that_are_no_message_are_invalid(server: RunningServer, path: str) -> None:
     with (
         grpc.insecure_channel(server.address) as channel,
-        pytest.raises(grpc.RpcError, match="Error parsing") as caught,
+        pytest.raises(grpc.RpcError, match="are no request message of") as caught,
     ):
         channel.unary_unary(path)(b"\xff" * 9)
     assert caught.value.code() is INVALID
@@ -199,7 +202,7 @@ def test_bytes_that_are_no_message_end_a_stream_after_the_answers_before_them(se
             "/prelabel.v1.PrelabelService/PredictStream", response_deserializer=v1.PredictResponse.FromString
         )(iter([good.SerializeToString(), b"\xff" * 9]))
         assert next(call).request_id == "a"
-        with pytest.raises(grpc.RpcError, match="Error parsing") as caught:
+        with pytest.raises(grpc.RpcError, match="are no request message of") as caught:
             next(call)
     assert caught.value.code() is INVALID
 
@@ -214,7 +217,8 @@ def test_other_services_stay_unknown(server: RunningServer) -> None:
 @asynccontextmanager
 async def inside(engine: EchoEngine | None, **options: object) -> AsyncIterator[GRPCInferenceServiceStub]:
     """The server in this process, around an engine that shows what reaches it and can be held."""
-    server = Server(engine, Config(Path("unused"), port=0, **{"instances": 1, "max_queue_delay_ms": 0.0, **options}))
+    config = Config(Path("unused"), port=0, **{"instances": 1, "max_queue_delay_ms": 0.0, **options})
+    server = Server(Models.of(engine, config), config)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         yield GRPCInferenceServiceStub(channel)
@@ -255,3 +259,49 @@ async def test_without_a_model_the_server_is_live_and_not_ready() -> None:
         with pytest.raises(grpc.aio.AioRpcError, match="holds no model") as caught:
             await v2.ModelInfer(echo(1))
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_caller_over_its_rate_is_told_when_to_come_back() -> None:
+    async with inside(EchoEngine(), rate_limit_images_per_s=0.001, rate_limit_burst_images=2) as v2:
+        await v2.ModelInfer(request(marked([1, 2]), model="echo"))
+        assert (await v2.ServerReady(pb.ServerReadyRequest())).ready
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await v2.ModelInfer(echo(3))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert int(dict(caught.value.trailing_metadata())[PUSHBACK_KEY]) >= 1
+
+
+async def test_without_a_valid_token_nothing_is_answered(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("alice:0123456789abcdef\n")
+    tokens.chmod(0o600)
+    async with inside(EchoEngine(), token_file=tokens) as v2:
+        for call in (v2.ModelInfer(echo(1)), v2.ServerLive(pb.ServerLiveRequest())):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        authorization = (("authorization", "Bearer 0123456789abcdef"),)
+        assert column(await v2.ModelInfer(echo(1), metadata=authorization), "realness").tolist() == [1]
+
+
+def test_versions_of_a_repository_are_served_side_by_side(tmp_path: Path) -> None:
+    names = {"1": "old", "2": "tiny", "3": "tiny"}
+    ids = {}
+    for version, name in names.items():
+        bundle = write_tiny_bundle(tmp_path / "models" / version, name)
+        changed = dataclasses.replace(load_bundle(bundle), training={"version": version})
+        (bundle / BUNDLE_FILE).write_text(changed.to_json())
+        ids[version] = changed.model_id
+    with (
+        run_server(tmp_path / "models", tmp_path / "port", "--versions", "all") as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        v2 = GRPCInferenceServiceStub(channel)
+        assert list(v2.ModelMetadata(pb.ModelMetadataRequest(name="tiny")).versions) == [ids["2"], ids["3"]]
+        images = random_images(2)
+        asked = {("tiny", ""): "3", ("tiny", "2"): "2", ("tiny", ids["2"]): "2", ("old", ""): "1", ("old", "1"): "1"}
+        for (name, version), wanted in asked.items():
+            assert v2.ModelInfer(request(images, name, version)).model_version == ids[wanted]
+        with pytest.raises(grpc.RpcError, match="model 'old' is not served here as version '3', but 'tiny'") as caught:
+            v2.ModelInfer(request(images, "old", "3"))
+        assert caught.value.code() is NOT_FOUND

@@ -113,7 +113,7 @@ def test_one_output_alone(sync_answers: dict[str, Any], client: PrelabelClient) 
 @pytest.mark.parametrize(
     ("call", "status", "text"),
     [
-        ("unknown model", "NOT_FOUND", "model 'other'"),
+        ("unknown model", "NOT_FOUND", "model 'other' is not served here"),
         ("unknown output", "INVALID_ARGUMENT", "output 'label' is unknown"),
         ("sequence", "INVALID_ARGUMENT", "is unknown: `priority` and `timeout` are known"),
         ("wrong shape", "INVALID_ARGUMENT", "[40, 4, 8, 1]: [B, 8, 8, 1] wanted"),

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 
@@ -30,8 +31,9 @@ def run_server(bundle: Path, port_file: Path, *options: str) -> Iterator[Running
     process = subprocess.Popen([*command, "--port-file", str(port_file), *options], stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
-        line = process.stderr.readline()  # the first log line says that the server answers
-        assert '"message": "serving"' in line, line
+        lines = iter(process.stderr.readline, "")
+        before = [line for line in takewhile(lambda line: '"message": "serving"' not in line, lines)]
+        assert process.poll() is None, before  # a log line says that the server answers
         yield RunningServer(process, f"127.0.0.1:{int(port_file.read_text())}")
     finally:
         if process.poll() is None:

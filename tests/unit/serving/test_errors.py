@@ -14,14 +14,15 @@ EXPECTED = {
     errors.PrelabelError: INTERNAL,
     errors.InputError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ImageError: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.BundleError: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.UnknownModelError: grpc.StatusCode.NOT_FOUND,
+    errors.BundleError: INTERNAL,
+    errors.ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     errors.DeviceError: INTERNAL,
     errors.TrainingError: INTERNAL,
     errors.ParityError: INTERNAL,
     errors.ServerUnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.AccessError: grpc.StatusCode.UNAUTHENTICATED,
     errors.RemoteError: INTERNAL,
 }
 

@@ -1,3 +1,5 @@
+import contextlib
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -7,8 +9,9 @@ from prelabel.predictions import PredictionBatch, Priority
 from serving.batcher import Batcher
 from serving.decoder import Decoder
 from serving.inference_v2 import open_inference_pb2 as pb
-from serving.open_inference import OpenInferenceService, one_model
-from serving.service import Model
+from serving.model import Model
+from serving.models import Models, Status
+from serving.open_inference import OpenInferenceService, count_inputs
 from support.engines import EchoEngine, marked
 
 
@@ -31,7 +34,11 @@ class Deadline:
 
 
 def service(recorder: Recorder) -> OpenInferenceService:
-    return OpenInferenceService(one_model(Model(EchoEngine(), cast(Batcher, recorder), cast(Decoder, None))))
+    model = Model(EchoEngine(), cast(Batcher, recorder), cast(Decoder, None))
+    models = SimpleNamespace(
+        lease=lambda version: contextlib.nullcontext(model), default=model, statuses=lambda: [Status("1", "serving")]
+    )
+    return OpenInferenceService(cast(Models, models))
 
 
 def request(*marks: int) -> pb.ModelInferRequest:
@@ -69,3 +76,14 @@ async def test_a_stopping_server_is_live_and_not_ready() -> None:
     assert (await stopping.ServerLive(pb.ServerLiveRequest(), None)).live
     assert not (await stopping.ServerReady(server, None)).ready
     assert not (await stopping.ModelReady(model, None)).ready
+
+
+def test_a_request_costs_its_images_and_a_wrong_one_costs_one() -> None:
+    assert count_inputs(request(1, 2, 3)) == 3
+    assert count_inputs(pb.ModelInferRequest()) == 1
+    lie = request(1)
+    lie.inputs[0].shape[0] = 2**62
+    assert count_inputs(lie) == 4096
+    lie.inputs[0].shape[0] = -5
+    assert count_inputs(lie) == 1
+    assert count_inputs(pb.ModelMetadataRequest()) == 0

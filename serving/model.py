@@ -1,0 +1,97 @@
+"""One loaded model and what answers for it: engine, batcher, decoder."""
+
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from prelabel.client import MAX_MESSAGE_BYTES
+from prelabel.engine import PROVIDERS, Engine
+from prelabel.errors import InputError
+from prelabel.images import Pixels
+from prelabel.predictions import PredictionBatch, Priority, with_failures
+from serving.batcher import Batcher, BatchLimits
+from serving.config import Config
+from serving.decoder import Decoder
+
+MAX_REQUEST_IMAGES = 4096
+"""Batches of a few hundred images already carry the engine's full rate; more per request only delays other callers."""
+
+_MESSAGE_RESERVE_BYTES = 1 << 20
+"""What a full request or response may hold beside its numbers."""
+
+_GPU_INSTANCES = 2
+"""One inference computes while the next one's images are copied."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model and what answers for it."""
+
+    engine: Engine
+    batcher: Batcher
+    decoder: Decoder
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    """Largest request and answer."""
+    version: str = ""
+    """Its name among the versions of a repository; the model_id where a single bundle is served."""
+
+    @property
+    def max_request_images(self) -> int:
+        """Images of the largest request that fits a message, its answer included."""
+        bundle = self.engine.bundle
+        # Per image an answer has K probabilities and three numbers of at most 5 bytes, at worst an error message.
+        answer_bytes = 4 * len(bundle.classes) + 512
+        image_bytes = max(math.prod(bundle.input.shape), answer_bytes)
+        return min(MAX_REQUEST_IMAGES, (self.max_message_bytes - _MESSAGE_RESERVE_BYTES) // image_bytes)
+
+    async def predict(
+        self, images: Pixels, errors: dict[int, str], total: int, timeout_s: float | None, priority: Priority
+    ) -> PredictionBatch:
+        """Infers the usable images of a request and puts the errors of the others in their places.
+
+        Args:
+            images: uint8 [G, H, W, C], G >= 0: the usable images in their order.
+            errors: Position in the request -> why that image is not usable.
+            total: Images of the request.
+            timeout_s: See `Batcher.predict`, whose errors this raises.
+            priority: Who waits.
+        """
+        if len(images):
+            answer = await self.batcher.predict(images, timeout_s, priority)
+        else:
+            bundle = self.engine.bundle
+            empty = np.empty((0, len(bundle.classes)), np.float32)
+            answer = PredictionBatch(empty, np.empty(0, np.float32), bundle.model_id)
+        return with_failures(answer, errors, total)
+
+    async def close(self) -> None:
+        """Answers what was accepted and ends the threads."""
+        await self.batcher.close()
+        self.decoder.close()
+
+
+def start_model(engine: Engine, config: Config, version: str = "") -> Model:
+    """Starts what answers for an engine; must be called in the running event loop.
+
+    Raises:
+        InputError: One image of the model does not fit a message.
+    """
+    # The cores that this process may use: a container has fewer than its machine.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    on_gpu = engine.execution_provider == PROVIDERS["cuda"]
+    limits = BatchLimits(
+        max_batch_size=config.max_batch_size,
+        max_queue_delay_ms=config.max_queue_delay_ms,
+        max_queue_images=config.max_queue_images,
+        max_queue_bytes=config.max_queue_mib << 20,
+        instances=config.instances or (_GPU_INSTANCES if on_gpu else cores),
+    )
+    decoder = Decoder(engine.bundle.input, cores, config.max_image_pixels)
+    model = Model(engine, Batcher(engine, limits), decoder, config.max_message_mib << 20, version)
+    if model.max_request_images < 1:
+        raise InputError(
+            f"one image {engine.bundle.input.shape} does not fit a message of {model.max_message_bytes} bytes"
+        )
+    return model
