@@ -43,6 +43,7 @@ async def serve(load: Callable[[Path], Engine], config: Config) -> None:
                 "models": {
                     status.version: status.model_id for status in models.statuses() if status.state == "serving"
                 },
+                **({"metrics_address": f"{config.metrics_host}:{server.metrics_port}"} if server.metrics_port else {}),
             },
         )
         await stop.wait()

@@ -1,4 +1,4 @@
-"""Who may call what, and how much: the interceptor before all others."""
+"""Who may call what, and how much: the interceptor before all that let a call in."""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
@@ -85,7 +85,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             try:
                 self._limiter.take(_caller(principal, context), count(request))
             except OverloadedError as error:
-                status = (*to_status(error, method), retry_hint(error))
+                status = (*to_status(error, method), (*context.trailing_metadata(), *retry_hint(error)))
             else:
                 return await handle(request, context)
             await context.abort(*status)

@@ -66,8 +66,14 @@ class Config:
     PRELABEL_OPTION_MAX_BATCH_SIZE go before it, flags before both."""
     print_config: bool = False
     """Print the options as such a file, each with where it comes from, and end."""
+    metrics_port: int | None = None
+    """Port for Prometheus (HTTP); 0 takes a free one, which the log names. None: no metrics, no port opened unasked."""
+    metrics_host: str = "127.0.0.1"
+    """Address of the metrics port, which asks nobody who they are."""
 
     def __post_init__(self) -> None:
+        if self.metrics_port is not None and not 0 <= self.metrics_port <= 65535:
+            raise InputError(f"metrics_port is {self.metrics_port}: 0 to 65535 wanted, or none for no metrics")
         if not 0 <= self.port <= 65535:
             raise InputError(f"port is {self.port}: 0 to 65535 wanted")
         if not 0 <= self.reload_every_s < float("inf"):

@@ -101,7 +101,7 @@ def _unary(handle: Callable[..., Awaitable[Any]], method: str) -> Callable[..., 
         try:
             return await handle(_checked(request, method), context)
         except Exception as error:  # the boundary: nothing may leave but a status
-            status = (*to_status(error, method), retry_hint(error))
+            status = (*to_status(error, method), (*context.trailing_metadata(), *retry_hint(error)))
         await context.abort(*status)
 
     return call
@@ -120,7 +120,7 @@ def _stream(handle: Callable[..., Any], method: str) -> Callable[..., Any]:
                     await context.write(response)
             return
         except Exception as error:  # the boundary: nothing may leave but a status
-            status = (*to_status(error, method), retry_hint(error))
+            status = (*to_status(error, method), (*context.trailing_metadata(), *retry_hint(error)))
         await context.abort(*status)
 
     return call

@@ -30,6 +30,11 @@ class Health:
         self._serving = serving
         self._stopped = asyncio.Event()
 
+    @property
+    def serving(self) -> bool:
+        """Whether the server can answer."""
+        return self._serving and not self._stopped.is_set()
+
     def stop(self) -> None:
         """Says NOT_SERVING from now on."""
         self._stopped.set()
@@ -55,8 +60,7 @@ class Health:
             yield self._status()
 
     def _status(self) -> Any:
-        serving = self._serving and not self._stopped.is_set()
-        return _Status(status=_Status.SERVING if serving else _Status.NOT_SERVING)
+        return _Status(status=_Status.SERVING if self.serving else _Status.NOT_SERVING)
 
 
 @dataclass(frozen=True)

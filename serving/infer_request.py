@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prelabel.client import Images
 from prelabel.errors import InputError
 from prelabel.images import ImageSpec, Pixels
 from prelabel.predictions import Priority
+from prelabel.wire import Images
 from serving.inference_v2 import open_inference_pb2 as pb
 
 IMAGES, ENCODED = "images", "encoded"

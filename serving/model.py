@@ -14,6 +14,7 @@ from prelabel.predictions import PredictionBatch, Priority, with_failures
 from serving.batcher import Batcher, BatchLimits
 from serving.config import Config
 from serving.decoder import Decoder
+from serving.observer import BatchObserver
 
 MAX_REQUEST_IMAGES = 4096
 """Batches of a few hundred images already carry the engine's full rate; more per request only delays other callers."""
@@ -72,7 +73,7 @@ class Model:
         self.decoder.close()
 
 
-def start_model(engine: Engine, config: Config, version: str = "") -> Model:
+def start_model(engine: Engine, config: Config, version: str = "", observer: BatchObserver | None = None) -> Model:
     """Starts what answers for an engine; must be called in the running event loop.
 
     Raises:
@@ -89,7 +90,7 @@ def start_model(engine: Engine, config: Config, version: str = "") -> Model:
         instances=config.instances or (_GPU_INSTANCES if on_gpu else cores),
     )
     decoder = Decoder(engine.bundle.input, cores, config.max_image_pixels)
-    model = Model(engine, Batcher(engine, limits), decoder, config.max_message_mib << 20, version)
+    model = Model(engine, Batcher(engine, limits, observer), decoder, config.max_message_mib << 20, version)
     if model.max_request_images < 1:
         raise InputError(
             f"one image {engine.bundle.input.shape} does not fit a message of {model.max_message_bytes} bytes"

@@ -18,6 +18,7 @@ from prelabel.errors import BundleError, ModelNotFoundError, PrelabelError, Serv
 from serving.config import Config
 from serving.model import Model, start_model
 from serving.repository import Found, scan, select
+from serving.requests import Requests
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +63,14 @@ class Models:
         root: A bundle, or a folder of bundles.
         load: Loads, verifies and warms up a bundle; runs in a thread.
         config: The server's options.
+        requests: Follows the requests to these models; default: without observers.
     """
 
-    def __init__(self, root: Path, load: Callable[[Path], Engine], config: Config) -> None:
+    def __init__(
+        self, root: Path, load: Callable[[Path], Engine], config: Config, requests: Requests | None = None
+    ) -> None:
         self._root, self._load, self._config = root, load, config
+        self.requests = requests or Requests()
         self._served: dict[str, _Served] = {}
         """By version, the latest last."""
         self._failed: dict[str, tuple[str, str]] = {}
@@ -76,12 +81,12 @@ class Models:
         """What is loaded before is told by the line that says that the server serves."""
 
     @classmethod
-    def of(cls, engine: Engine | None, config: Config) -> "Models":
+    def of(cls, engine: Engine | None, config: Config, requests: Requests | None = None) -> "Models":
         """Returns models with one engine that is loaded already, or with none."""
-        models = cls(config.model, _nothing_to_load, config)
+        models = cls(config.model, _nothing_to_load, config, requests)
         if engine is not None:
             model_id = engine.bundle.model_id
-            models._served[model_id] = _Served(start_model(engine, config, model_id), "")
+            models._served[model_id] = _Served(start_model(engine, config, model_id, models.requests), "")
         return models
 
     async def open(self) -> None:
@@ -99,6 +104,15 @@ class Models:
     def default(self) -> Model | None:
         """The model of requests that name no version: the latest."""
         return next(reversed(self._served.values())).model if self._served else None
+
+    def loaded(self) -> list[Model]:
+        """Returns every model in memory, those on their way out included; any thread may ask."""
+        return [served.model for served in [*self._served.values(), *self._retiring.values()]]
+
+    @property
+    def failed(self) -> int:
+        """How many versions could not be loaded; any thread may ask."""
+        return len(self._failed)
 
     @contextlib.contextmanager
     def lease(self, version: str = "") -> Iterator[Model]:
@@ -165,7 +179,7 @@ class Models:
     async def _load_one(self, bundle: Found) -> None:
         try:
             engine = await asyncio.to_thread(self._load, bundle.directory)
-            model = start_model(engine, self._config, bundle.version)
+            model = start_model(engine, self._config, bundle.version, self.requests)
         except (PrelabelError, OSError) as error:
             message = " ".join(str(error).split())
             self._failed[bundle.version] = bundle.signature, message

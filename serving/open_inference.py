@@ -100,18 +100,22 @@ class OpenInferenceService(GRPCInferenceServiceServicer):
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:  # noqa: N802
         """Answers one batch, by default before bulk work."""
-        with self._lease(request.model_name, request.model_version) as model:
+        lease = self._lease(request.model_name, request.model_version)
+        with self._models.requests.request() as seen, lease as model:
             wanted = parse(request, model.engine.bundle.input, model.max_request_images)
+            total = seen.images = len(wanted.images)
             try:
                 async with asyncio.timeout(wanted.timeout_s) as limit:
-                    images, errors = await _decoded(model, wanted.images)
-                    total = len(wanted.images)
+                    with seen.stage("decode"):
+                        images, errors = await _decoded(model, wanted.images)
                     answer = await model.predict(images, errors, total, context.time_remaining(), wanted.priority)
             except TimeoutError as error:
                 if limit.expired():
                     raise TimeoutError(f"the request's timeout of {wanted.timeout_s} s passed") from error
                 raise
-            return _response(request, model.engine.bundle.name, answer, wanted.outputs)
+            with seen.stage("encode"):
+                seen.unusable = len(answer.errors)
+                return _response(request, model.engine.bundle.name, answer, wanted.outputs)
 
     @contextlib.contextmanager
     def _lease(self, name: str, version: str) -> Iterator[Model]:

@@ -19,7 +19,9 @@ from serving.models import Models
 from serving.open_inference import OPEN_INFERENCE, OpenInferenceService, count_inputs
 from serving.rates import Rate, RateLimiter
 from serving.reflection import add_reflection
+from serving.rpcs import RpcInterceptor
 from serving.service import SERVICE, PrelabelService, count_images
+from serving.telemetry import Telemetry
 from serving.tls import server_credentials
 from serving.tokens import watch_tokens
 
@@ -32,24 +34,36 @@ class Server:
     def __init__(self, models: Models, config: Config) -> None:
         """Takes models that are open; closes them with itself."""
         self._models, self._config = models, config
+        self._telemetry = Telemetry(config, models)
         self._watcher: asyncio.Task[None] | None = None
         self.port = config.port
 
+    @property
+    def metrics_port(self) -> int | None:
+        """Where Prometheus finds the metrics of a started server; None: nowhere."""
+        return self._telemetry.port
+
     async def start(self) -> None:
-        """Listens and answers from now on; `port` says where.
+        """Listens and answers from now on; `port` and `metrics_port` say where.
 
         Raises:
-            InputError: The address cannot be listened on, or a certificate or the tokens cannot be used.
+            InputError: An address cannot be listened on, a certificate or the tokens cannot be used, or traces are
+                asked for and cannot be made.
         """
         try:
-            access, credentials = _access(self._config), server_credentials(self._config)
+            await self._start()
         except InputError:
             await self._models.close()
+            await self._telemetry.close()
             raise
+
+    async def _start(self) -> None:
+        access, credentials = _access(self._config), server_credentials(self._config)
         self._service = PrelabelService(self._models)
         self._open_inference = OpenInferenceService(self._models)
         self._health = Health([SERVICE, OPEN_INFERENCE], serving=self._models.default is not None)
-        interceptors = [access, ErrorInterceptor([SERVICE, OPEN_INFERENCE, ADMIN_SERVICE])]
+        services = [SERVICE, OPEN_INFERENCE, ADMIN_SERVICE]
+        interceptors = [RpcInterceptor(services, self._models.requests), access, ErrorInterceptor(services)]
         self._server = grpc.aio.server(interceptors=interceptors, options=channel_options(self._config))
         self._service.add_to(self._server)
         self._open_inference.add_to(self._server)
@@ -57,6 +71,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         add_reflection((SERVICE, OPEN_INFERENCE, ADMIN_SERVICE, health.SERVICE_NAME), self._server)
         address = f"{self._config.host}:{self._config.port}"
+        self._telemetry.open(lambda: self._health.serving)
         try:
             if credentials is None:
                 self.port = self._server.add_insecure_port(address)
@@ -64,7 +79,6 @@ class Server:
                 self.port = self._server.add_secure_port(address, credentials)
             await self._server.start()
         except RuntimeError as error:
-            await self._models.close()
             raise InputError(
                 f"cannot listen on {address}: the port is in use, or the host is no address of this machine; choose "
                 "another --port (0 takes a free one) or --host"
@@ -76,6 +90,7 @@ class Server:
         """Takes no new work, answers what is in flight for up to `drain_timeout_s`, and ends."""
         logger.info("stopping")
         self._health.stop()
+        self._models.requests.stopping = True
         self._service.drain()
         self._open_inference.drain()
         if self._watcher is not None:
@@ -83,6 +98,7 @@ class Server:
         self._models.hurry()
         await self._server.stop(self._config.drain_timeout_s)
         await self._models.close()
+        await self._telemetry.close()
         logger.info("stopped")
 
 

@@ -12,11 +12,13 @@ import numpy as np
 from prelabel.engine import check_images
 from prelabel.errors import InputError
 from prelabel.images import Pixels
-from prelabel.predictions import PredictionBatch, Priority
+from prelabel.predictions import Priority
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceServicer, add_PrelabelServiceServicer_to_server
+from prelabel.wire import predict_response
 from serving.model import MAX_REQUEST_IMAGES, Model
 from serving.models import Models
+from serving.requests import RequestRecord
 from serving.streams import OrderedStreams
 
 SERVICE = "prelabel.v1.PrelabelService"
@@ -61,8 +63,8 @@ class PrelabelService(PrelabelServiceServicer):
 
     async def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:  # noqa: N802
         """Answers one batch, by default before bulk work."""
-        with self._models.lease(request.model_version) as model:
-            return await _answer(model, request, context, "interactive")
+        with self._models.requests.request() as seen, self._models.lease(request.model_version) as model:
+            return await _answer(model, request, context, "interactive", seen)
 
     async def PredictStream(  # noqa: N802
         self, request_iterator: Any, context: Any
@@ -71,25 +73,34 @@ class PrelabelService(PrelabelServiceServicer):
 
         A version that was loaded for one request answers the later ones, also where a newer one is loaded meanwhile.
         """
+        # Tells the client that the call has arrived: the first answer may take its time.
+        await context.send_initial_metadata(())
         with contextlib.ExitStack() as leases:
             chosen: dict[str, Model] = {}
 
             async def answer_one(request: pb.PredictRequest) -> pb.PredictResponse:
                 version = request.model_version
-                if version not in chosen:
-                    chosen[version] = leases.enter_context(self._models.lease(version))
-                return await _answer(chosen[version], request, context, "bulk")
+                with self._models.requests.request() as seen:
+                    if version not in chosen:
+                        chosen[version] = leases.enter_context(self._models.lease(version))
+                    return await _answer(chosen[version], request, context, "bulk", seen)
 
             async with aclosing(self._streams.answer(request_iterator, answer_one)) as responses:
                 async for response in responses:
                     yield response
 
 
-async def _answer(model: Model, request: pb.PredictRequest, context: Any, default: Priority) -> pb.PredictResponse:
+async def _answer(
+    model: Model, request: pb.PredictRequest, context: Any, default: Priority, seen: RequestRecord
+) -> pb.PredictResponse:
     priority = _priority(request, default)
-    images, errors, total = await _images(request, model)
+    with seen.stage("decode"):
+        images, errors, total = await _images(request, model)
+    seen.images = total
     answer = await model.predict(images, errors, total, context.time_remaining(), priority)
-    return _response(request.request_id, answer)
+    with seen.stage("encode"):
+        seen.unusable = len(answer.errors)
+        return predict_response(request, answer)
 
 
 async def _images(request: pb.PredictRequest, model: Model) -> tuple[Pixels, dict[int, str], int]:
@@ -146,15 +157,3 @@ def _tensor(tensor: pb.ImageTensor) -> Pixels:
             f"the tensor's data has {len(tensor.data)} bytes, but shape {shape} of uint8 has {math.prod(shape)}"
         )
     return np.frombuffer(tensor.data, np.uint8).reshape(shape)
-
-
-def _response(request_id: str, batch: PredictionBatch) -> pb.PredictResponse:
-    return pb.PredictResponse(
-        request_id=request_id,
-        model_id=batch.model_id,
-        probabilities=batch.probabilities.ravel().tolist(),
-        realness=batch.realness.tolist(),
-        label_index=batch.label_index.tolist(),
-        confidence=batch.confidence.tolist(),
-        errors=[pb.ItemError(index=i, message=message) for i, message in batch.errors.items()],
-    )

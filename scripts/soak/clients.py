@@ -12,9 +12,9 @@ import grpc.aio
 import numpy as np
 from PIL import Image
 
-from prelabel.client import MAX_MESSAGE_BYTES
 from prelabel.v1 import prelabel_pb2 as v1
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
+from prelabel.wire import MAX_MESSAGE_BYTES
 from scripts.soak.model import MAX_MARK, NAME, SPEC, Marked
 from scripts.soak.tally import Tally
 from serving.inference_v2 import open_inference_pb2 as v2

@@ -5,8 +5,8 @@ import contextlib
 import random
 import struct
 
-from prelabel.client import MAX_MESSAGE_BYTES
 from prelabel.v1 import prelabel_pb2 as v1
+from prelabel.wire import MAX_MESSAGE_BYTES
 from scripts.soak.model import Marked
 from scripts.soak.tally import Tally
 

@@ -25,6 +25,7 @@ from serving.inference_v2.open_inference_pb2_grpc import GRPCInferenceServiceStu
 from serving.models import Models
 from serving.server import Server
 from support.engines import EchoEngine, marked
+from support.scrape import Samples, scrape, serving
 from support.servers import RunningServer, run_server
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -305,3 +306,27 @@ def test_versions_of_a_repository_are_served_side_by_side(tmp_path: Path) -> Non
         with pytest.raises(grpc.RpcError, match="model 'old' is not served here as version '3', but 'tiny'") as caught:
             v2.ModelInfer(request(images, "old", "3"))
         assert caught.value.code() is NOT_FOUND
+
+
+async def test_its_requests_are_counted_and_methods_that_do_not_exist_make_no_metrics_of_their_own() -> None:
+    rpc = "inference.GRPCInferenceService/ModelInfer"
+    async with serving(EchoEngine(not_finite=frozenset({5}))) as (server, _):
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            v2 = GRPCInferenceServiceStub(channel)
+            await v2.ModelInfer(request(marked([4, 5, 6]), model="echo"))
+            with pytest.raises(grpc.aio.AioRpcError):
+                await v2.ModelInfer(request(marked([4]), model="other"))
+            with pytest.raises(grpc.aio.AioRpcError):
+                await channel.unary_unary("/inference.GRPCInferenceService/Invented")(b"")
+        async with asyncio.timeout(30):  # a client may have its answer before the call is counted
+            while (invented := 'prelabel_rpcs_total{code="UNIMPLEMENTED",rpc="other"}') not in (
+                samples := Samples(await scrape(server))
+            ):
+                pass
+    assert samples[f'prelabel_rpcs_total{{code="OK",rpc="{rpc}"}}'] == 1
+    assert samples[f'prelabel_rpcs_total{{code="NOT_FOUND",rpc="{rpc}"}}'] == 1
+    assert samples[invented] == 1
+    assert samples['prelabel_images_total{outcome="answered"}'] == 2
+    assert samples['prelabel_images_total{outcome="unusable"}'] == 1
+    assert samples['prelabel_rejections_total{cause="no_model"}'] == 1
+    assert samples["prelabel_decode_seconds_count"] == samples["prelabel_encode_seconds_count"] == 1

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
 
@@ -16,6 +15,8 @@ from pathlib import Path
 class RunningServer:
     process: "subprocess.Popen[str]"
     address: str
+    started: dict[str, object]
+    """The log line that says that it answers."""
 
     def terminate(self) -> tuple[int, list[dict[str, object]]]:
         """Sends SIGTERM; returns the exit status and the log lines since the start."""
@@ -31,10 +32,13 @@ def run_server(bundle: Path, port_file: Path, *options: str) -> Iterator[Running
     process = subprocess.Popen([*command, "--port-file", str(port_file), *options], stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
-        lines = iter(process.stderr.readline, "")
-        before = [line for line in takewhile(lambda line: '"message": "serving"' not in line, lines)]
-        assert process.poll() is None, before  # a log line says that the server answers
-        yield RunningServer(process, f"127.0.0.1:{int(port_file.read_text())}")
+        before = []
+        for line in iter(process.stderr.readline, ""):
+            before.append(line)
+            if '"message": "serving"' in line:  # it answers
+                break
+        assert process.poll() is None, before
+        yield RunningServer(process, f"127.0.0.1:{int(port_file.read_text())}", json.loads(before[-1]))
     finally:
         if process.poll() is None:
             process.terminate()

@@ -12,6 +12,7 @@ from serving.inference_v2 import open_inference_pb2 as pb
 from serving.model import Model
 from serving.models import Models, Status
 from serving.open_inference import OpenInferenceService, count_inputs
+from serving.requests import Requests
 from support.engines import EchoEngine, marked
 
 
@@ -36,7 +37,10 @@ class Deadline:
 def service(recorder: Recorder) -> OpenInferenceService:
     model = Model(EchoEngine(), cast(Batcher, recorder), cast(Decoder, None))
     models = SimpleNamespace(
-        lease=lambda version: contextlib.nullcontext(model), default=model, statuses=lambda: [Status("1", "serving")]
+        lease=lambda version: contextlib.nullcontext(model),
+        default=model,
+        statuses=lambda: [Status("1", "serving")],
+        requests=Requests(),
     )
     return OpenInferenceService(cast(Models, models))
 

@@ -6,15 +6,16 @@ from typing import Any, cast
 
 import pytest
 
-from prelabel.client import MAX_MESSAGE_BYTES
 from prelabel.errors import InputError
 from prelabel.images import ImageSpec, Pixels
 from prelabel.predictions import PredictionBatch, Priority
 from prelabel.v1 import prelabel_pb2 as pb
+from prelabel.wire import MAX_MESSAGE_BYTES
 from serving.batcher import Batcher
 from serving.decoder import Decoder
 from serving.model import Model
 from serving.models import Models
+from serving.requests import Requests
 from serving.service import PrelabelService
 from support.engines import ECHO_BUNDLE, EchoEngine, marked
 
@@ -69,11 +70,14 @@ class NoDeadline:
     def time_remaining(self) -> None:
         return None
 
+    async def send_initial_metadata(self, metadata: tuple[()]) -> None: ...
+
 
 async def test_single_requests_are_interactive_and_streams_bulk_unless_they_say_otherwise() -> None:
     recorder = PriorityRecorder()
     model = Model(EchoEngine(), cast(Batcher, recorder), cast(Decoder, None))
-    service = PrelabelService(cast(Models, SimpleNamespace(lease=lambda version: contextlib.nullcontext(model))))
+    models = SimpleNamespace(lease=lambda version: contextlib.nullcontext(model), requests=Requests())
+    service = PrelabelService(cast(Models, models))
 
     def request(priority: int) -> pb.PredictRequest:
         tensor = pb.ImageTensor(shape=(1, 1, 4, 1), dtype=pb.DATA_TYPE_UINT8, data=marked([7]).tobytes())
