@@ -6,6 +6,7 @@ makes the bundle another one, and `load_bundle` refuses it.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Bundle:
     """Temperature and its provenance, where one was fitted on held-out labels."""
     format_version: int = FORMAT_VERSION
 
-    @property
+    @functools.cached_property  # every batch of answers asks for it
     def model_id(self) -> str:
         """16 hexadecimal characters that stand for the whole content."""
         canonical = json.dumps(_plain(self), sort_keys=True, separators=(",", ":"))
