@@ -31,7 +31,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Goals build on each other: make train export.
 .NOTPARALLEL:
 .PHONY: help setup demo train export serve prelabel test check lint format types imports unit integration e2e \
-        proto proto-check lock image image-check compare other-data docs clean
+        proto proto-check lock image image-check compare other-data soak docs clean
 
 help: ## list every target in a line
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,10 +95,10 @@ $(VENV)-proto/.installed: locks/proto.txt
 	$(VENV)-proto/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/proto.txt
 	touch $@
 
-proto: $(VENV)-proto/.installed ## generate prelabel/v1 from protos/
+proto: $(VENV)-proto/.installed ## generate prelabel/v1 and serving/inference_v2 from protos/
 	scripts/protos.sh $(VENV)-proto/bin/python
 
-proto-check: $(VENV)-proto/.installed ## fail if prelabel/v1 is not what protos/ generates
+proto-check: $(VENV)-proto/.installed ## fail if the generated code is not what protos/ generates
 	scripts/protos-check.sh $(VENV)-proto/bin/python
 
 lock: setup ## bring the lock files up to the newest versions that pyproject.toml allows
@@ -115,6 +115,9 @@ compare: setup ## measure the figures of docs/quality.md again (hours); resumes 
 
 other-data: setup ## measure the default preset on composed data sets that it was not tuned on (hours); resumes run by run
 	$(PY) -m scripts.other_data $(ARGS)
+
+soak: setup ## clients, abuse, SIGTERM and SIGKILL against a real server for 3 minutes: every request gets its answer or a clear error
+	$(PY) -m scripts.soak $(ARGS)
 
 docs: setup ## render the measured figures into README.md and docs/quality.md
 	$(PY) -m scripts.render

@@ -4,7 +4,8 @@
     ├── InputError           what the user gave is wrong: a path, an option, a data set
     │   ├── ImageError       one image cannot be used; in bulk work it becomes an error row
     │   ├── BundleError      a model bundle is missing, incomplete or changed
-    │   └── ModelNotFoundError    a server does not serve the version that was asked for
+    │   ├── ModelNotFoundError    a server does not serve the model or version that was asked for
+    │   └── UnsupportedError      a request wants what the server does not do
     ├── DeviceError          the wanted execution device does not work here
     ├── TrainingError        training cannot go on (NaN, an unusable checkpoint)
     ├── ParityError          the exported model disagrees with the Keras model
@@ -34,7 +35,11 @@ class BundleError(InputError):
 
 
 class ModelNotFoundError(InputError):
-    """The server has models, but not the version that was asked for."""
+    """The server has models, but not the one or the version that was asked for."""
+
+
+class UnsupportedError(InputError):
+    """A request wants something of a protocol that the server does not do."""
 
 
 class DeviceError(PrelabelError):

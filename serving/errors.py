@@ -17,6 +17,7 @@ from prelabel.errors import (
     ModelNotFoundError,
     OverloadedError,
     ServerUnavailableError,
+    UnsupportedError,
 )
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 STATUS: dict[type[Exception], grpc.StatusCode] = {
     InputError: grpc.StatusCode.INVALID_ARGUMENT,
     ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
+    UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     # Bundles are the server's; what is wrong with one names its files.
     BundleError: grpc.StatusCode.INTERNAL,
     AccessError: grpc.StatusCode.UNAUTHENTICATED,

@@ -28,8 +28,19 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+def demote_departures(record: logging.LogRecord) -> bool:
+    """Brings the report of a client that hung up while its answer was being sent down to debug level.
+
+    gRPC makes it an error with a traceback. Returns whether the record is still to be logged.
+    """
+    if record.exc_info and type(record.exc_info[1]).__name__ == "ExecuteBatchError":
+        record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None
+    return logging.getLogger().isEnabledFor(record.levelno)
+
+
 def configure(level: str) -> None:
     """Sends every logger's records of at least `level` to stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(demote_departures)

@@ -4,9 +4,13 @@ import math
 import os
 from dataclasses import dataclass
 
+import numpy as np
+
 from prelabel.client import MAX_MESSAGE_BYTES
 from prelabel.engine import PROVIDERS, Engine
 from prelabel.errors import InputError
+from prelabel.images import Pixels
+from prelabel.predictions import PredictionBatch, Priority, with_failures
 from serving.batcher import Batcher, BatchLimits
 from serving.config import Config
 from serving.decoder import Decoder
@@ -42,6 +46,26 @@ class Model:
         answer_bytes = 4 * len(bundle.classes) + 512
         image_bytes = max(math.prod(bundle.input.shape), answer_bytes)
         return min(MAX_REQUEST_IMAGES, (self.max_message_bytes - _MESSAGE_RESERVE_BYTES) // image_bytes)
+
+    async def predict(
+        self, images: Pixels, errors: dict[int, str], total: int, timeout_s: float | None, priority: Priority
+    ) -> PredictionBatch:
+        """Infers the usable images of a request and puts the errors of the others in their places.
+
+        Args:
+            images: uint8 [G, H, W, C], G >= 0: the usable images in their order.
+            errors: Position in the request -> why that image is not usable.
+            total: Images of the request.
+            timeout_s: See `Batcher.predict`, whose errors this raises.
+            priority: Who waits.
+        """
+        if len(images):
+            answer = await self.batcher.predict(images, timeout_s, priority)
+        else:
+            bundle = self.engine.bundle
+            empty = np.empty((0, len(bundle.classes)), np.float32)
+            answer = PredictionBatch(empty, np.empty(0, np.float32), bundle.model_id)
+        return with_failures(answer, errors, total)
 
     async def close(self) -> None:
         """Answers what was accepted and ends the threads."""

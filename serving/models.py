@@ -144,7 +144,7 @@ class Models:
             if version in (served.model.version, served.model.engine.bundle.model_id):
                 return served
         raise ModelNotFoundError(
-            f"model version {version!r} is not served here, but {', '.join(self._served)} (or their model_ids)"
+            f"model version {version[:80]!r} is not served here, but {', '.join(self._served)} (or their model_ids)"
         )
 
     async def reload(self, retry_failed: bool = True) -> None:

@@ -30,20 +30,31 @@ class Routes(grpc.GenericRpcHandler):
     def __init__(self, layers: Sequence[Layer], guard: Guard) -> None:
         self._layers, self._guard = list(layers), guard
         self._handlers: dict[str, Handler] = {}
+        self._others: list[grpc.GenericRpcHandler] = []
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Adds the methods of a service."""
         for name, handler in handlers.items():
             method = f"/{service}/{name}"
-            for layer in reversed(self._layers):
-                handler = layer(method, handler)
-            self._handlers[method] = handler
+            self._handlers[method] = self._layered(method, handler)
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Does nothing: generated code adds each method in both ways."""
+        """Adds what is asked for methods that nobody has registered; generated code adds each method in both ways."""
+        self._others += handlers
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
         """Returns what answers a call; None: nobody, which gRPC tells the caller."""
         method = handler_call_details.method
         refusal = self._guard(handler_call_details)
-        return self._handlers.get(method) if refusal is None else self._layers[0](method, refusal)
+        if refusal is not None:
+            return self._layers[0](method, refusal)
+        if (handler := self._handlers.get(method)) is not None:
+            return handler
+        found = (other.service(handler_call_details) for other in self._others)
+        handler = next((handler for handler in found if handler is not None), None)
+        return None if handler is None else self._layered(method, handler)
+
+    def _layered(self, method: str, handler: Handler) -> Handler:
+        for layer in reversed(self._layers):
+            handler = layer(method, handler)
+        return handler

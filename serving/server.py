@@ -16,6 +16,7 @@ from serving.errors import ErrorLayer
 from serving.health import Health
 from serving.limits import channel_options
 from serving.models import Models
+from serving.open_inference import OPEN_INFERENCE, OpenInferenceService, count_inputs
 from serving.rates import Rate, RateLimiter
 from serving.reflection import add_reflection
 from serving.routes import Layer, Routes
@@ -60,14 +61,16 @@ class Server:
     async def _start(self) -> None:
         access, credentials = _access(self._config), server_credentials(self._config)
         self._service = PrelabelService(self._models)
-        self._health = Health([SERVICE], serving=self._models.default is not None)
-        services = [SERVICE, ADMIN_SERVICE]
+        self._open_inference = OpenInferenceService(self._models)
+        self._health = Health([SERVICE, OPEN_INFERENCE], serving=self._models.default is not None)
+        services = [SERVICE, OPEN_INFERENCE, ADMIN_SERVICE]
         layers: list[Layer] = [RpcLayer(services, self._models.requests), access.limit, ErrorLayer(services)]
         routes = Routes(layers, access.guard)
         self._service.add_to(routes)
+        self._open_inference.add_to(routes)
         AdminService(self._models).add_to(routes)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, routes)
-        add_reflection((SERVICE, ADMIN_SERVICE, health.SERVICE_NAME), routes)
+        add_reflection((SERVICE, OPEN_INFERENCE, ADMIN_SERVICE, health.SERVICE_NAME), routes)
         self._server = grpc.aio.server(options=channel_options(self._config))
         self._server.add_generic_rpc_handlers((routes,))
         address = f"{self._config.host}:{self._config.port}"
@@ -92,6 +95,7 @@ class Server:
         self._health.stop()
         self._models.requests.stopping = True
         self._service.drain()
+        self._open_inference.drain()
         if self._watcher is not None:
             self._watcher.cancel()
         self._models.hurry()
@@ -106,4 +110,5 @@ def _access(config: Config) -> Access:
     if tokens is not None and config.tls_certificate is None and not config.listens_to_this_machine_only:
         logger.warning("tokens travel unencrypted: use --tls-certificate and --tls-key, or a proxy that encrypts")
     rate = Rate(config.rate_limit_images_per_s, config.rate_limit_burst_images)
-    return Access(tokens, {ADMIN_SERVICE}, {SERVICE: count_images}, RateLimiter(rate))
+    counts = {SERVICE: count_images, OPEN_INFERENCE: count_inputs}
+    return Access(tokens, {ADMIN_SERVICE}, counts, RateLimiter(rate))

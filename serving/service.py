@@ -11,7 +11,7 @@ import numpy as np
 from prelabel.engine import check_images
 from prelabel.errors import InputError
 from prelabel.images import Pixels
-from prelabel.predictions import PredictionBatch, Priority, with_failures
+from prelabel.predictions import Priority
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceServicer, add_PrelabelServiceServicer_to_server
 from prelabel.wire import predict_response
@@ -96,15 +96,8 @@ async def _answer(
     with seen.stage("decode"):
         images, errors, total = await _images(request, model)
     seen.images = total
-    if len(images):
-        answer = await model.batcher.predict(images, context.time_remaining(), priority)
-    else:
-        classes = len(model.engine.bundle.classes)
-        answer = PredictionBatch(
-            np.empty((0, classes), np.float32), np.empty(0, np.float32), model.engine.bundle.model_id
-        )
+    answer = await model.predict(images, errors, total, context.time_remaining(), priority)
     with seen.stage("encode"):
-        answer = with_failures(answer, errors, total)
         seen.unusable = len(answer.errors)
         return predict_response(request, answer)
 

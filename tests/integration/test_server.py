@@ -24,6 +24,7 @@ from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
 from support.servers import RunningServer
 
 SERVICE = "prelabel.v1.PrelabelService"
+OPEN_INFERENCE = "inference.GRPCInferenceService"
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -163,7 +164,7 @@ def test_a_bad_request_ends_the_stream_after_the_earlier_answers(stub: PrelabelS
 def test_health(server: RunningServer) -> None:
     with grpc.insecure_channel(server.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        for name in ("", SERVICE):
+        for name in ("", SERVICE, OPEN_INFERENCE):
             answer = stub.Check(health_pb2.HealthCheckRequest(service=name))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.RpcError) as caught:
@@ -171,7 +172,7 @@ def test_health(server: RunningServer) -> None:
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
         watched = next(stub.Watch(health_pb2.HealthCheckRequest(service="other")))
         assert watched.status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-        assert set(stub.List(health_pb2.HealthListRequest()).statuses) == {"", SERVICE}
+        assert set(stub.List(health_pb2.HealthListRequest()).statuses) == {"", SERVICE, OPEN_INFERENCE}
 
 
 def test_the_health_command(server: RunningServer) -> None:
@@ -203,7 +204,9 @@ def test_reflection_lists_and_describes_the_service(server: RunningServer, versi
         else:
             call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
         listed, described = call(iter(wanted))
-    assert {SERVICE, "grpc.health.v1.Health"} <= {service.name for service in listed.list_services_response.service}
+    assert {SERVICE, OPEN_INFERENCE, "grpc.health.v1.Health"} <= {
+        service.name for service in listed.list_services_response.service
+    }
     assert any(b"PredictStream" in file for file in described.file_descriptor_response.file_descriptor_proto)
 
 

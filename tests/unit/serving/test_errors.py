@@ -16,6 +16,7 @@ EXPECTED = {
     errors.ImageError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.BundleError: INTERNAL,
     errors.ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     errors.DeviceError: INTERNAL,
     errors.TrainingError: INTERNAL,
     errors.ParityError: INTERNAL,

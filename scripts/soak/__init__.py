@@ -1,0 +1,1 @@
+"""A real server under everything that clients and operators do to it: `python -m scripts.soak`."""
