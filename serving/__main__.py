@@ -55,7 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.configure(config.log_level)
         _prepare_port_file(config)
         # One thread for each inference: parallel over requests is faster than inside one.
-        engine = load_engine(config.model, config.device, threads=1)
+        engine = load_engine(
+            config.model,
+            config.device,
+            threads=1,
+            runtime=config.runtime,
+            precision=config.precision,
+            callers=config.instances,
+            max_batch_size=config.max_batch_size,
+            tensorrt=config.tensorrt,
+            cuda_graphs=config.cuda_graphs,
+        )
         asyncio.run(serve(engine, config))
     except PrelabelError as error:
         print(f"error: {error}", file=sys.stderr)

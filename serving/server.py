@@ -1,14 +1,13 @@
 """A gRPC server around one engine: starts, says where it listens, and stops without losing a request."""
 
 import logging
-import os
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 
 from prelabel.client import MAX_MESSAGE_BYTES
-from prelabel.engine import PROVIDERS, Engine
+from prelabel.engine import Engine, on_gpu, parallel_calls, usable_cores
 from prelabel.errors import InputError
 from serving.batcher import Batcher, BatchLimits
 from serving.config import Config
@@ -19,9 +18,6 @@ from serving.reflection import add_reflection
 from serving.service import SERVICE, Model, PrelabelService
 
 logger = logging.getLogger(__name__)
-
-_GPU_INSTANCES = 2
-"""One inference computes while the next one's images are copied."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -83,17 +79,14 @@ class Server:
 
 
 def _model(engine: Engine, config: Config) -> Model:
-    # The cores that this process may use: a container has fewer than its machine.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    on_gpu = engine.execution_provider == PROVIDERS["cuda"]
     limits = BatchLimits(
         max_batch_size=config.max_batch_size,
         max_queue_delay_ms=config.max_queue_delay_ms,
         max_queue_images=config.max_queue_images,
         max_queue_bytes=config.max_queue_mib << 20,
-        instances=config.instances or (_GPU_INSTANCES if on_gpu else cores),
+        instances=config.instances or parallel_calls(threads=1, gpu=on_gpu(engine)),
     )
-    model = Model(engine, Batcher(engine, limits), Decoder(engine.bundle.input, cores))
+    model = Model(engine, Batcher(engine, limits), Decoder(engine.bundle.input, usable_cores()))
     if model.max_request_images < 1:
         raise InputError(f"one image {engine.bundle.input.shape} does not fit a message of {MAX_MESSAGE_BYTES} bytes")
     return model
