@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from prelabel.bundle import load_bundle
-from prelabel.engine_base import Engine, Settings, bucket_sizes, check_images, usable_cores, warm_up
+from prelabel.engine_base import Engine, Settings, bucket_sizes, check_images, on_gpu, usable_cores, warm_up
 from prelabel.engine_choice import (
     Device,
     Measure,
@@ -95,8 +95,3 @@ def parallel_calls(threads: int, *, gpu: bool) -> int:
     if gpu:
         return GPU_CALLERS
     return max(1, usable_cores() // threads) if threads else 1
-
-
-def on_gpu(engine: Engine) -> bool:
-    """Whether a GPU runs the model."""
-    return engine.execution_provider.startswith(("CUDA", "Tensorrt"))

@@ -120,6 +120,11 @@ def warm_up(engine: Engine, settings: Settings) -> None:
         list(pool.map(run_all, range(settings.callers)))
 
 
+def on_gpu(engine: Engine) -> bool:
+    """Whether a GPU runs the model."""
+    return engine.execution_provider.startswith(("CUDA", "Tensorrt"))
+
+
 def check_images(images: NDArray[Any], bundle: Bundle) -> None:
     """Raises `InputError` unless `images` is uint8 [B, H, W, C], B >= 1, of the model's H, W and C."""
     if images.dtype != np.uint8:

@@ -63,7 +63,7 @@ def test_auto_takes_the_fastest_that_the_bundle_allows_and_says_why(
     with caplog.at_level(logging.INFO, "prelabel"):
         engine = load_engine(bundle, "cpu", 1, measure=measure)
     assert engine.execution_provider == "OpenVINO int8"
-    assert "engine: OpenVINO int8, by images/s of one caller: CPUExecutionProvider 1,000" in caplog.text
+    assert "engine: OpenVINO int8, by images/s of one core: CPUExecutionProvider 1,000" in caplog.text
     assert "OpenVINO int8 5,000" in caplog.text
     assert "90,000" not in caplog.text
     measure = rates(CPUExecutionProvider=3000, OpenVINO_float32=2000, OpenVINO_int8=3100)

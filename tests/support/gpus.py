@@ -48,6 +48,8 @@ class Gpu:
     """Shape, dtype, device and device number of every allocation."""
     refuses: bool = False
     """cudaHostRegister fails."""
+    shift: float = 0.0
+    """Added to every answer."""
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         real = onnxruntime.InferenceSession
@@ -55,7 +57,7 @@ class Gpu:
         def session(model: bytes, options: Any, providers: list[Any]) -> Any:
             if providers == ["CPUExecutionProvider"]:
                 return real(model, options, providers=providers)
-            self.sessions.append(Session(real(model, providers=["CPUExecutionProvider"]), dict(providers)))
+            self.sessions.append(Session(real(model, providers=["CPUExecutionProvider"]), dict(providers), self.shift))
             return self.sessions[-1]
 
         def value(shape: Any, dtype: Any, device: str, number: int) -> DeviceValue:
@@ -87,8 +89,8 @@ class Gpu:
 class Session:
     """Runs on the CPU what is bound; two runs at once would be two on one CUDA stream and its buffers."""
 
-    def __init__(self, real: Any, providers: dict[str, dict[str, str]]) -> None:
-        self._real, self.providers = real, providers
+    def __init__(self, real: Any, providers: dict[str, dict[str, str]], shift: float) -> None:
+        self._real, self.providers, self._shift = real, providers, shift
         self.runs: list[tuple[int, str | None]] = []
         """Batch size and number of the recorded graph of each run."""
         self._running = threading.Lock()
@@ -106,7 +108,7 @@ class Session:
             answers = self._real.run(list(binding.outputs), {name: images.content})
             for value, answer in zip(binding.outputs.values(), answers, strict=True):
                 assert value.content.shape == answer.shape
-                value.content[:] = answer
+                value.content[:] = answer + np.float32(self._shift)
             self.runs.append((len(images.content), _graph_of(options)))
         finally:
             self._running.release()
