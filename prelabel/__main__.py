@@ -7,7 +7,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,7 @@ import tyro
 
 from prelabel import __version__
 from prelabel.bulk import BulkConfig, BulkSummary, Predictor, run_bulk
+from prelabel.connection import Connection
 from prelabel.contact_sheet import sheet_of_predictions
 from prelabel.describe import describe, to_text
 from prelabel.errors import InputError, PrelabelError
@@ -33,6 +35,8 @@ For example, through a server, and without one:
 The same command again does only what is missing. Each image becomes exactly one row; one that cannot be used becomes a
 row with an error.
 
+A server's bearer token comes from the environment variable PRELABEL_TOKEN.
+
 Exit status:
     0    every image has a prediction
     2    the run could not be done or finished
@@ -43,7 +47,9 @@ INFO_HELP = """Says what a model bundle, a directory of predictions or a server 
 For example:
     prelabel info runs/mnist/bundle
     prelabel info predictions --json
-    prelabel info 127.0.0.1:50051"""
+    prelabel info 127.0.0.1:50051
+
+A server's bearer token comes from the environment variable PRELABEL_TOKEN."""
 SHEET_HELP = """Draws predictions as one picture: per class the most certain, the least certain, the least real images.
 
 For example:
@@ -63,6 +69,8 @@ class Run:
     """How the job is done."""
     server: str | None = None
     """HOST:PORT of a running server; either this or --model."""
+    connection: Annotated[Connection, tyro.conf.arg(name="")] = field(default_factory=Connection)
+    """How the server is reached."""
     retry_for_s: float = 60.0
     """For how many seconds a server that is away or overloaded is tried again: enough for it to be started anew."""
     model: Path | None = None
@@ -87,6 +95,8 @@ class Info:
     """A bundle, a directory of predictions, or HOST:PORT of a server."""
     json: bool = False
     """Print one JSON object."""
+    connection: Annotated[Connection, tyro.conf.arg(name="")] = field(default_factory=Connection)
+    """How the server is reached."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +166,7 @@ def run(options: Run) -> int:
 
 def info(options: Info) -> int:
     """Does `prelabel info`."""
-    fields = describe(options.what, _model_of_server)
+    fields = describe(options.what, partial(_model_of_server, options.connection))
     print(json.dumps(fields, indent=2) if options.json else to_text(fields))
     return 0
 
@@ -176,7 +186,13 @@ def _predictor(options: Run) -> AbstractContextManager[Predictor]:
     if options.model is None:
         from prelabel.client import PrelabelClient
 
-        return PrelabelClient(str(options.server), retry_for_s=options.retry_for_s)
+        connection = options.connection
+        return PrelabelClient(
+            str(options.server),
+            tls=connection.to_tls(),
+            token_over_plaintext=connection.token_over_plaintext,
+            retry_for_s=options.retry_for_s,
+        )
     from prelabel.embedded import load_predictor
 
     return nullcontext(
@@ -184,11 +200,14 @@ def _predictor(options: Run) -> AbstractContextManager[Predictor]:
     )
 
 
-def _model_of_server(address: str) -> object:
+def _model_of_server(connection: Connection, address: str) -> object:
     from prelabel.client import PrelabelClient
 
     # A person waits for this answer.
-    with PrelabelClient(address, retry_for_s=5.0) as client:
+    over_plaintext = connection.token_over_plaintext
+    with PrelabelClient(
+        address, tls=connection.to_tls(), token_over_plaintext=over_plaintext, retry_for_s=5.0
+    ) as client:
         return client.model()
 
 

@@ -9,6 +9,7 @@
 Messages of gRPC and protobuf do not leave this file.
 """
 
+import os
 import random
 import time
 from collections import deque
@@ -21,8 +22,10 @@ from typing import Literal, Self, TypeVar, cast
 import grpc
 import numpy as np
 
+from prelabel.channel import TOKEN_VARIABLE, bearer, open_channel
 from prelabel.duplex import Duplex, StalledError
 from prelabel.errors import (
+    AccessError,
     InputError,
     OverloadedError,
     PrelabelError,
@@ -32,6 +35,7 @@ from prelabel.errors import (
 from prelabel.images import ImageSpec, Pixels
 from prelabel.predictions import PredictionBatch, Priority
 from prelabel.retry import Backoff
+from prelabel.tls import Tls
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
 
@@ -51,6 +55,8 @@ _ERRORS: dict[grpc.StatusCode, type[PrelabelError]] = {
     grpc.StatusCode.UNAVAILABLE: ServerUnavailableError,
     grpc.StatusCode.CANCELLED: ServerUnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: ServerUnavailableError,
+    grpc.StatusCode.UNAUTHENTICATED: AccessError,
+    grpc.StatusCode.PERMISSION_DENIED: AccessError,
 }
 """What a status means; everything else is a `RemoteError`."""
 
@@ -62,9 +68,13 @@ _PRIORITIES: dict[Priority, "pb.Priority.ValueType"] = {
 _RETRIED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED})
 """Status of requests that the server did not carry out, and may carry out later; a dying server cancels its calls."""
 
+_UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
+"""What gRPC says of a server whose certificate does not suit; it is UNAVAILABLE, but no later try is better."""
+
+_TOO_LARGE = "message larger than max"
+"""What gRPC says of a message over a limit; it is RESOURCE_EXHAUSTED, but no later try is better."""
+
 _OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # gRPC would wait up to two minutes before it looks for a server again that went away.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -102,6 +112,10 @@ class PrelabelClient:
 
     Args:
         address: `HOST:PORT` of the server.
+        tls: How the connection is encrypted; None: not at all.
+        token: Bearer token, where the server wants one; None: that of the environment variable PRELABEL_TOKEN, if any.
+        token_over_plaintext: Whether the token may go to another machine without TLS.
+        max_message_bytes: Largest request that is sent and answer that is taken; the server has its own limit.
         timeout_s: Longest wait for one answer.
         retry_for_s: For how long, since the first failure, a call is tried again; 0: never.
         sleep: Replaces `time.sleep` between tries.
@@ -113,6 +127,10 @@ class PrelabelClient:
         self,
         address: str = "127.0.0.1:50051",
         *,
+        tls: Tls | None = None,
+        token: str | None = None,
+        token_over_plaintext: bool = False,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
         timeout_s: float = 60.0,
         retry_for_s: float = 60.0,
         sleep: Callable[[float], object] = time.sleep,
@@ -126,7 +144,11 @@ class PrelabelClient:
         self._timeout_s = timeout_s
         self._new_backoff = partial(Backoff, retry_for_s, sleep, clock, uniform)
         self._closed = False
-        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        token = os.environ.get(TOKEN_VARIABLE) if token is None else token
+        self._metadata = bearer(token, address, tls, token_over_plaintext)
+        self._max_message_bytes = max_message_bytes
+        sizes = ("grpc.max_receive_message_length", "grpc.max_send_message_length")
+        self._channel = open_channel(address, (*_OPTIONS, *((name, max_message_bytes) for name in sizes)), tls)
         self._stub = PrelabelServiceStub(self._channel)
 
     def __enter__(self) -> Self:
@@ -146,6 +168,7 @@ class PrelabelClient:
         """Asks what the server's model is.
 
         Raises:
+            AccessError: The server wants a token, or another one, or its certificate is not trusted.
             ServerUnavailableError: No server answers, or it holds no model.
             RemoteError: What answers is no prelabel server, or failed.
         """
@@ -168,11 +191,12 @@ class PrelabelClient:
 
         Raises:
             InputError: The images have another shape or dtype than the model takes, or are too many.
-            OverloadedError: The server's queue stayed full for `retry_for_s`.
+            AccessError: As `model`.
+            OverloadedError: The server's queue stayed full, or the caller over its rate limit, for `retry_for_s`.
             ServerUnavailableError: No server answered within `timeout_s`, or for `retry_for_s`.
             RemoteError: The server failed.
         """
-        return _batch(self._call(self._stub.Predict, _request(images, priority)), len(images))
+        return _batch(self._call(self._stub.Predict, self._request(images, priority)), len(images))
 
     def predict_stream(
         self, batches: Iterable[Images], window: int = 8, priority: Priority = "bulk"
@@ -189,19 +213,22 @@ class PrelabelClient:
 
         Raises:
             InputError: As `predict`; where the server finds it, after the answers to earlier batches.
+            AccessError: As `model`.
             OverloadedError: As `predict`.
             ServerUnavailableError: As `predict`; a stream has the time anew after every answer.
             RemoteError: The server failed, or began to answer with another model.
         """
         if window < 1:
             raise InputError(f"window is {window}: at least 1 batch must be in flight")
-        source = ((_request(images, priority, str(number)), len(images)) for number, images in enumerate(batches))
+        source = ((self._request(images, priority, str(number)), len(images)) for number, images in enumerate(batches))
         unanswered: deque[tuple[pb.PredictRequest, int]] = deque()
         exhausted = False
         model_id: str | None = None
         backoff = self._new_backoff()
         while unanswered or not exhausted:
-            stream: Duplex[pb.PredictRequest, pb.PredictResponse] = Duplex(self._stub.PredictStream, self._timeout_s)
+            stream: Duplex[pb.PredictRequest, pb.PredictResponse] = Duplex(
+                partial(self._stub.PredictStream, metadata=self._metadata), self._timeout_s
+            )
             try:
                 for request, _ in unanswered:
                     stream.send(request)
@@ -240,21 +267,49 @@ class PrelabelClient:
             finally:
                 stream.close()
 
+    def _request(self, images: Images, priority: Priority, request_id: str = "") -> pb.PredictRequest:
+        if len(images) == 0:
+            raise InputError("a batch of no images was given: at least 1 wanted")
+        if isinstance(images, np.ndarray):
+            if images.dtype != np.uint8 or images.ndim != 4:
+                raise InputError(f"images are {images.dtype} {list(images.shape)}: uint8 [B, H, W, C] (0..255) wanted")
+            tensor = pb.ImageTensor(shape=images.shape, dtype=pb.DATA_TYPE_UINT8, data=images.tobytes())
+            request = pb.PredictRequest(request_id=request_id, tensor=tensor, priority=_PRIORITIES[priority])
+        else:
+            encoded = pb.EncodedImages(images=images)
+            request = pb.PredictRequest(request_id=request_id, encoded=encoded, priority=_PRIORITIES[priority])
+        if (size_bytes := request.ByteSize()) > self._max_message_bytes:
+            raise InputError(
+                f"{len(images)} images make a request of {size_bytes} bytes, over the limit of "
+                f"{self._max_message_bytes}: give smaller batches"
+            )
+        return request
+
     def _call(self, rpc: Callable[..., ResponseT], request: RequestT) -> ResponseT:
         backoff = self._new_backoff()
         while True:
             try:
-                return rpc(request, timeout=self._timeout_s)
+                return rpc(request, timeout=self._timeout_s, metadata=self._metadata)
             except grpc.RpcError as error:
                 self._recover(error, backoff)
 
     def _recover(self, error: grpc.RpcError, backoff: Backoff) -> None:
         """Sleeps and returns if the call is worth another try; else raises what the status means."""
         code: grpc.StatusCode = error.code()
+        details = " ".join(str(error.details()).split())[:500]
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in details:
+            raise InputError(
+                f"a message is over the limit of the server at {self.address}, or of this client: give smaller batches "
+                f"({details})"
+            ) from error
+        if code is grpc.StatusCode.UNAVAILABLE and any(text in details for text in _UNTRUSTED):
+            raise AccessError(
+                f"the certificate of the server at {self.address} is not trusted: is it signed by --tls-ca, not "
+                f"expired, and made for this host (else --tls-server-name)? ({details})"
+            ) from error
         if code in _RETRIED and not self._closed and backoff.wait(_pushback_s(error)):
             return
         kind = _ERRORS.get(code, RemoteError)
-        details = " ".join(str(error.details()).split())[:500]
         tried = f"tried {backoff.failures} times in {backoff.elapsed_s:.0f} s"
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             message = self._stalled_message()
@@ -262,8 +317,13 @@ class PrelabelClient:
             message = details
         elif kind is OverloadedError:
             message = f"the server at {self.address} is overloaded ({tried}): {details}"
+        elif kind is AccessError:
+            message = f"the server at {self.address} refuses this caller: {code.name}: {details}"
         elif kind is ServerUnavailableError:
-            message = f"no prelabel server answers at {self.address} ({tried}): start one with `make serve` ({details})"
+            message = (
+                f"no prelabel server answers at {self.address} ({tried}): start one with `make serve`, or does it want "
+                f"TLS (--tls) or a client's certificate? ({details})"
+            )
         else:
             message = f"the server at {self.address} failed: {code.name}: {details}"
         raise kind(message) from error
@@ -280,25 +340,6 @@ def _pushback_s(error: grpc.RpcError) -> float:
     metadata: Iterable[tuple[str, str | bytes]] = cast(grpc.Call, error).trailing_metadata() or ()
     values = [value for key, value in metadata if key == PUSHBACK_KEY]
     return int(values[0]) / 1000 if values and str(values[0]).isdecimal() else 0.0
-
-
-def _request(images: Images, priority: Priority, request_id: str = "") -> pb.PredictRequest:
-    if len(images) == 0:
-        raise InputError("a batch of no images was given: at least 1 wanted")
-    if isinstance(images, np.ndarray):
-        if images.dtype != np.uint8 or images.ndim != 4:
-            raise InputError(f"images are {images.dtype} {list(images.shape)}: uint8 [B, H, W, C] (0..255) wanted")
-        tensor = pb.ImageTensor(shape=images.shape, dtype=pb.DATA_TYPE_UINT8, data=images.tobytes())
-        request = pb.PredictRequest(request_id=request_id, tensor=tensor, priority=_PRIORITIES[priority])
-    else:
-        encoded = pb.EncodedImages(images=images)
-        request = pb.PredictRequest(request_id=request_id, encoded=encoded, priority=_PRIORITIES[priority])
-    if (size_bytes := request.ByteSize()) > MAX_MESSAGE_BYTES:
-        raise InputError(
-            f"{len(images)} images make a request of {size_bytes} bytes, over the limit of {MAX_MESSAGE_BYTES}: "
-            "give smaller batches"
-        )
-    return request
 
 
 def _batch(response: pb.PredictResponse, count: int) -> PredictionBatch:

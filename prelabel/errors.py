@@ -3,12 +3,14 @@
     PrelabelError
     ├── InputError           what the user gave is wrong: a path, an option, a data set
     │   ├── ImageError       one image cannot be used; in bulk work it becomes an error row
-    │   └── BundleError      a model bundle is missing, incomplete or changed
+    │   ├── BundleError      a model bundle is missing, incomplete or changed
+    │   └── ModelNotFoundError    a server does not serve the version that was asked for
     ├── DeviceError          the wanted execution device does not work here
     ├── TrainingError        training cannot go on (NaN, an unusable checkpoint)
     ├── ParityError          the exported model disagrees with the Keras model
     ├── ServerUnavailableError    no server answers, or it holds no model
-    ├── OverloadedError           the server's queue is full
+    ├── OverloadedError           the server's queue is full, or this caller's share of it is used up
+    ├── AccessError               the server wants a token, or another one
     └── RemoteError          the server failed on a valid request
 
 Messages name the offending value and the fix, and hold no line breaks, so that a command can print them as one line.
@@ -31,6 +33,10 @@ class BundleError(InputError):
     """A model bundle is missing, incomplete, of another format, or its bytes changed."""
 
 
+class ModelNotFoundError(InputError):
+    """The server has models, but not the version that was asked for."""
+
+
 class DeviceError(PrelabelError):
     """The wanted execution device is not available or does not work."""
 
@@ -48,12 +54,16 @@ class ServerUnavailableError(PrelabelError):
 
 
 class OverloadedError(PrelabelError):
-    """The server refused new work because its queue is full; try again later."""
+    """The server refused new work: its queue is full, or the caller is over its rate limit; try again later."""
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         """After so many seconds there is room, as far as the server knows."""
+
+
+class AccessError(PrelabelError):
+    """The server does not let this caller in: it shows no valid token, or one without the role that is needed."""
 
 
 class RemoteError(PrelabelError):

@@ -61,7 +61,7 @@ class ImageSpec:
         return self.height, self.width, self.channels
 
 
-def decode_image(data: bytes, spec: ImageSpec) -> Pixels:
+def decode_image(data: bytes, spec: ImageSpec, max_pixels: int = MAX_IMAGE_PIXELS) -> Pixels:
     """Decodes one image file and brings it to the model's shape.
 
     EXIF rotation is applied, transparency is laid on black, palettes, CMYK and 16-bit greys are converted. Of a
@@ -70,16 +70,17 @@ def decode_image(data: bytes, spec: ImageSpec) -> Pixels:
     Args:
         data: The bytes of a PNG, JPEG, BMP, GIF, WebP or TIFF file.
         spec: The shape to bring the image to.
+        max_pixels: Larger images are refused by their header, before anything is decoded; `MAX_IMAGE_PIXELS` at most.
 
     Returns:
         uint8 [H, W, C], 0..255.
 
     Raises:
         ImageError: The bytes are empty, truncated, no image, animated, of floating-point pixels, or decode to more than
-            `MAX_IMAGE_PIXELS`.
+            `max_pixels`.
     """
-    with _decoding(data):
-        image = _to_mode(_open(data), "L" if spec.channels == 1 else "RGB")
+    with _decoding(data, max_pixels):
+        image = _to_mode(_open(data, max_pixels), "L" if spec.channels == 1 else "RGB")
         if image.size != (spec.width, spec.height):
             image = image.resize((spec.width, spec.height), Image.Resampling.BILINEAR)
         return np.asarray(image, np.uint8).reshape(spec.shape)
@@ -108,14 +109,14 @@ def image_size_and_channels(data: bytes) -> tuple[int, int, int]:
     Raises:
         ImageError: As `decode_image`.
     """
-    with _decoding(data):
-        image = _open(data)
+    with _decoding(data, MAX_IMAGE_PIXELS):
+        image = _open(data, MAX_IMAGE_PIXELS)
         grey = image.mode in {"1", "L", "LA", "I"} or image.mode.startswith("I;16")
         return image.height, image.width, 1 if grey else 3
 
 
 @contextlib.contextmanager
-def _decoding(data: bytes) -> Iterator[None]:
+def _decoding(data: bytes, max_pixels: int) -> Iterator[None]:
     """Turns whatever Pillow raises over `data` into an `ImageError`."""
     try:
         yield
@@ -126,18 +127,18 @@ def _decoding(data: bytes) -> Iterator[None]:
             f"not an image in a known format, or cut off in its header (first bytes {data[:8].hex(' ')})"
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"over the limit of {MAX_IMAGE_PIXELS} pixels: {error}") from None
+        raise ImageError(f"over the limit of {max_pixels} pixels: {error}") from None
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, EOFError, ...
         raise ImageError(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, max_pixels: int) -> Image.Image:
     """Returns the loaded image, upright; what it raises is for `_decoding` to translate."""
     if not data:
         raise ImageError("the file is empty (0 bytes)")
     image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    if image.width * image.height > MAX_IMAGE_PIXELS:
-        raise ImageError(f"{image.width} x {image.height} pixels are over the limit of {MAX_IMAGE_PIXELS} pixels")
+    if image.width * image.height > max_pixels:
+        raise ImageError(f"{image.width} x {image.height} pixels are over the limit of {max_pixels} pixels")
     # A camera's JPEG may carry previews or depth maps behind the picture (MPO); elsewhere no frame is the main one.
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames > 1:

@@ -5,4 +5,4 @@ cd "$(dirname "$0")/.."
 python=$1 out=${2:-.}
 PATH="$(dirname "$python"):$PATH" "$python" -m grpc_tools.protoc --proto_path=protos \
   --python_out="$out" --grpc_python_out="$out" --mypy_out="$out" --mypy_grpc_out="$out" \
-  protos/prelabel/v1/prelabel.proto
+  protos/prelabel/v1/*.proto

@@ -5,30 +5,33 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 # gRPC's C core would repeat our errors on stderr in its own words. Must be set before grpc is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
-import tyro
 
 from prelabel.engine import Engine, load_engine
 from prelabel.errors import InputError, PrelabelError
 from prelabel.files import write_text_atomically
 from serving import logs
 from serving.config import Config
+from serving.models import Models
 from serving.server import Server
+from serving.settings import read_config, to_toml
 
 logger = logging.getLogger("serving")
 
 
-async def serve(engine: Engine, config: Config) -> None:
+async def serve(load: Callable[[Path], Engine], config: Config) -> None:
     """Serves until SIGTERM or SIGINT, then answers what is in flight and returns."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = Server(engine, config)
+    models = Models(config.model, load, config)
+    await models.open()
+    server = Server(models, config)
     await server.start()
     try:
         if config.port_file:
@@ -37,8 +40,10 @@ async def serve(engine: Engine, config: Config) -> None:
             "serving",
             extra={
                 "address": f"{config.host}:{server.port}",
-                "model_id": engine.bundle.model_id,
-                "execution_provider": engine.execution_provider,
+                "models": {
+                    status.version: status.model_id for status in models.statuses() if status.state == "serving"
+                },
+                **({"metrics_address": f"{config.metrics_host}:{server.metrics_port}"} if server.metrics_port else {}),
             },
         )
         await stop.wait()
@@ -49,24 +54,16 @@ async def serve(engine: Engine, config: Config) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses the options, loads the bundle, serves; returns the exit status."""
+    """Parses the options, loads the models, serves; returns the exit status."""
     try:
-        config = tyro.cli(Config, prog="python -m serving", args=arguments)
+        config = read_config(arguments)
+        if config.print_config:
+            print(to_toml(config, arguments), end="")
+            return 0
         logs.configure(config.log_level)
         _prepare_port_file(config)
         # One thread for each inference: parallel over requests is faster than inside one.
-        engine = load_engine(
-            config.model,
-            config.device,
-            threads=1,
-            runtime=config.runtime,
-            precision=config.precision,
-            callers=config.instances,
-            max_batch_size=config.max_batch_size,
-            tensorrt=config.tensorrt,
-            cuda_graphs=config.cuda_graphs,
-        )
-        asyncio.run(serve(engine, config))
+        asyncio.run(serve(lambda directory: _load(directory, config), config))
     except PrelabelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -74,6 +71,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
+
+
+def _load(directory: Path, config: Config) -> Engine:
+    return load_engine(
+        directory,
+        config.device,
+        threads=1,
+        runtime=config.runtime,
+        precision=config.precision,
+        callers=config.instances,
+        max_batch_size=config.max_batch_size,
+        tensorrt=config.tensorrt,
+        cuda_graphs=config.cuda_graphs,
+    )
 
 
 def _prepare_port_file(config: Config) -> None:

@@ -7,6 +7,7 @@ load batches fill up by themselves, and `max_queue_delay_ms` matters only where 
 import asyncio
 import contextlib
 import math
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,7 +17,8 @@ from prelabel.engine import Engine
 from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError
 from prelabel.images import Pixels
 from prelabel.predictions import PredictionBatch, Priority
-from serving.queue import Request, RequestQueue, Slice, split
+from serving.observer import BatchObserver, BatchRun, Unobserved
+from serving.queue import QueueState, Request, RequestQueue, Slice, split
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,11 @@ class Batcher:
     Must be made, used and closed in one running event loop.
     """
 
-    def __init__(self, engine: Engine, limits: BatchLimits) -> None:
+    def __init__(self, engine: Engine, limits: BatchLimits, observer: BatchObserver | None = None) -> None:
         self._engine, self._limits = engine, limits
+        self._observer = observer or Unobserved()
+        # A bundle's id is a hash over its content, made anew at each look.
+        self._model_id = engine.bundle.model_id
         self._queue = RequestQueue(limits.max_queue_images, limits.max_queue_bytes)
         self._changed = asyncio.Event()
         self._closing = self._hurrying = False
@@ -94,6 +99,16 @@ class Batcher:
             return await request.answer
         finally:
             self._queue.remove(request)
+            self._observer.request_left(request.arrived_at_s, request.priority, request.runs)
+
+    @property
+    def limits(self) -> BatchLimits:
+        """How requests are joined and how much may wait."""
+        return self._limits
+
+    def queue_state(self) -> Mapping[Priority, QueueState]:
+        """Describes the queue by priority; any thread may ask."""
+        return self._queue.state()
 
     def _until_half_empty_s(self) -> float | None:
         """How long the queue takes to be half empty: a client that came back at once would be refused again."""
@@ -145,8 +160,11 @@ class Batcher:
     async def _run(self, batch: list[Slice]) -> None:
         loop = asyncio.get_running_loop()
         started_s = loop.time()
+        run = BatchRun(self._model_id, sum(piece.stop - piece.start for piece in batch), started_s)
+        for piece in batch:
+            piece.request.runs.append(run)
         try:
-            answers = await loop.run_in_executor(self._pool, self._infer, batch)
+            answers = await loop.run_in_executor(self._pool, run.measure, lambda: self._infer(batch))
         except Exception as error:  # whatever an engine raises concerns the requests of this batch and no other
             for piece in batch:
                 failure = RemoteError(f"inference failed: {type(error).__name__}")
@@ -159,6 +177,7 @@ class Batcher:
                 piece.request.receive(piece.start, part)
         finally:
             self._free.release()
+            self._observer.batch_ran(run)
 
     def _infer(self, batch: list[Slice]) -> list[PredictionBatch]:
         """Runs in a thread of the pool: one inference over all slices, and their answers in their order."""

@@ -6,14 +6,21 @@ from typing import Literal
 
 from prelabel.engine import Device, PrecisionChoice, RuntimeChoice
 from prelabel.errors import InputError
+from prelabel.images import MAX_IMAGE_PIXELS
+from prelabel.tls import is_loopback
 
 
 @dataclass(frozen=True)
 class Config:
-    """Serves a model bundle over gRPC until SIGTERM or SIGINT; requests in flight are still answered."""
+    """Serves model bundles over gRPC until SIGTERM or SIGINT; requests in flight are still answered."""
 
     model: Path
-    """Directory of the model bundle."""
+    """Directory of a model bundle, or of a folder of bundles, one a version."""
+    versions: str = "latest"
+    """Which versions of such a folder are served: `latest`, `all`, or names separated by commas. Requests that name
+    none get the latest of them. Numbers are in order of size, other names in alphabetical order before them."""
+    reload_every_s: float = 2.0
+    """How often the directory is looked at for a new model; 0: only when AdminService/Reload is called."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 or [::] for every network interface."""
     port: int = 50051
@@ -42,13 +49,55 @@ class Config:
     """Inferences at the same time, each on one CPU core; 0: one for each core, or 2 on a GPU (copy and compute)."""
     drain_timeout_s: float = 25.0
     """How long a stopping server goes on answering; below the 30 s after which Kubernetes kills a container."""
+    tls_certificate: Path | None = None
+    """PEM file with the server's certificate, its chain behind it; read anew when it changes. None: no encryption."""
+    tls_key: Path | None = None
+    """PEM file with the private key of --tls-certificate; must not be readable by every user."""
+    tls_client_ca: Path | None = None
+    """PEM file with the authorities of the clients' certificates: only clients that have one connect (mutual TLS)."""
+    token_file: Path | None = None
+    """Bearer tokens, one `token`, `name:token` or `name:token:admin` a line; or PRELABEL_TOKENS in the environment."""
+    rate_limit_images_per_s: float = float("inf")
+    """Images per second that one token, or one address where there are no tokens, may send in the long run."""
+    rate_limit_burst_images: int = 4096
+    """Images that a caller may send at once after a pause: one request of the largest size."""
+    max_message_mib: int = 64
+    """Largest request and answer in MiB: a few hundred large images. gRPC's own limit of 4 MiB is too small."""
+    max_image_pixels: int = MAX_IMAGE_PIXELS
+    """Image files with more pixels are refused by their header: a file of 100 KB can hold gigabytes."""
+    max_connections: int = 4096
+    """Most connections; each takes a file descriptor (`ulimit -n` must allow them) and some memory."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level of the log lines (JSON, on stderr)."""
+    config: Path | None = None
+    """TOML file that sets any of these options (`max_batch_size = 64`). Environment variables such as
+    PRELABEL_OPTION_MAX_BATCH_SIZE go before it, flags before both."""
+    print_config: bool = False
+    """Print the options as such a file, each with where it comes from, and end."""
+    metrics_port: int | None = None
+    """Port for Prometheus (HTTP); 0 takes a free one, which the log names. None: no metrics, no port opened unasked."""
+    metrics_host: str = "127.0.0.1"
+    """Address of the metrics port, which asks nobody who they are."""
 
     def __post_init__(self) -> None:
+        if self.metrics_port is not None and not 0 <= self.metrics_port <= 65535:
+            raise InputError(f"metrics_port is {self.metrics_port}: 0 to 65535 wanted, or none for no metrics")
         if not 0 <= self.port <= 65535:
             raise InputError(f"port is {self.port}: 0 to 65535 wanted")
+        if not 0 <= self.reload_every_s < float("inf"):
+            raise InputError(f"reload_every_s is {self.reload_every_s}: 0 (never) or more seconds wanted")
         if self.instances < 0:
             raise InputError(f"instances is {self.instances}: 0 (automatic) or more wanted")
         if not 0 <= self.drain_timeout_s < float("inf"):
             raise InputError(f"drain_timeout_s is {self.drain_timeout_s}: 0 or more seconds wanted")
+        if not 2 <= self.max_message_mib <= 1024:
+            raise InputError(f"max_message_mib is {self.max_message_mib}: 2 to 1024 wanted (protobuf ends at 2 GiB)")
+        if not 1 <= self.max_image_pixels <= MAX_IMAGE_PIXELS:
+            raise InputError(f"max_image_pixels is {self.max_image_pixels}: 1 to {MAX_IMAGE_PIXELS} wanted")
+        if self.max_connections < 1:
+            raise InputError(f"max_connections is {self.max_connections}: at least 1 wanted")
+
+    @property
+    def listens_to_this_machine_only(self) -> bool:
+        """Whether no other machine can connect."""
+        return is_loopback(self.host)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from prelabel.errors import ImageError
-from prelabel.images import ImageSpec, Pixels, decode_image
+from prelabel.images import MAX_IMAGE_PIXELS, ImageSpec, Pixels, decode_image
 
 _CHUNK_IMAGES = 16
 """Images of one job: enough to make the hand-over cheap, few enough to spread a request over the threads."""
@@ -16,8 +16,8 @@ _CHUNK_IMAGES = 16
 class Decoder:
     """Decodes image files by the rule of `prelabel.images`, as many at a time as there are threads."""
 
-    def __init__(self, spec: ImageSpec, threads: int) -> None:
-        self._spec = spec
+    def __init__(self, spec: ImageSpec, threads: int, max_pixels: int = MAX_IMAGE_PIXELS) -> None:
+        self._spec, self._max_pixels = spec, max_pixels
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     async def decode(self, files: Sequence[bytes]) -> tuple[Pixels, dict[int, str]]:
@@ -45,7 +45,7 @@ class Decoder:
         results: list[Pixels | str] = []
         for data in files:
             try:
-                results.append(decode_image(data, self._spec))
+                results.append(decode_image(data, self._spec, self._max_pixels))
             except ImageError as error:
                 results.append(str(error))
         return results

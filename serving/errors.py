@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -10,12 +10,23 @@ import grpc
 import grpc.aio
 
 from prelabel.client import PUSHBACK_KEY
-from prelabel.errors import InputError, OverloadedError, ServerUnavailableError
+from prelabel.errors import (
+    AccessError,
+    BundleError,
+    InputError,
+    ModelNotFoundError,
+    OverloadedError,
+    ServerUnavailableError,
+)
 
 logger = logging.getLogger(__name__)
 
 STATUS: dict[type[Exception], grpc.StatusCode] = {
     InputError: grpc.StatusCode.INVALID_ARGUMENT,
+    ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
+    # Bundles are the server's; what is wrong with one names its files.
+    BundleError: grpc.StatusCode.INTERNAL,
+    AccessError: grpc.StatusCode.UNAUTHENTICATED,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ServerUnavailableError: grpc.StatusCode.UNAVAILABLE,
     TimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -25,9 +36,9 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
 
 def to_status(error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
     """Returns the status code and the details for an error; logs with an id what the caller must not see."""
-    for ancestor in type(error).__mro__:
-        if ancestor in STATUS:
-            return STATUS[ancestor], str(error)
+    code = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), grpc.StatusCode.INTERNAL)
+    if code is not grpc.StatusCode.INTERNAL:
+        return code, str(error)
     error_id = uuid.uuid4().hex
     logger.error("internal error", exc_info=error, extra={"error_id": error_id, "method": method})
     return grpc.StatusCode.INTERNAL, f"internal error {error_id}: the server's log has the details under this id"
@@ -41,46 +52,73 @@ def retry_hint(error: Exception) -> tuple[tuple[str, str], ...]:
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Ends the calls of one service that raise with the status of their error."""
+    """Ends the calls of our services that raise with the status of their error."""
 
-    def __init__(self, service: str) -> None:
-        self._prefix = f"/{service}/"
+    def __init__(self, services: Sequence[str]) -> None:
+        self._prefixes = tuple(f"/{service}/" for service in services)
 
     async def intercept_service(
         self, continuation: Callable[..., Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
-        """Wraps the handlers of the service: unary and bidirectional ones, the kinds that the API has."""
+        """Wraps the handlers of the services: unary and bidirectional ones, the kinds that the API has."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith(self._prefix):
+        if handler is None or not method.startswith(self._prefixes):
             return handler
-        serializers = (handler.request_deserializer, handler.response_serializer)
+        serializers = (_readable(handler.request_deserializer), handler.response_serializer)
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, method), *serializers)
         return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream, method), *serializers)
 
 
+class _Unreadable:
+    """Stands for a message that its parser refused: gRPC would answer with the parser's exception."""
+
+
+def _readable(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    if deserializer is None:
+        return None
+
+    def read(message: bytes) -> Any:
+        try:
+            return deserializer(message)
+        except Exception:  # whatever a parser raises over bytes from strangers
+            return _Unreadable()
+
+    return read
+
+
+def _checked(request: Any, method: str) -> Any:
+    if isinstance(request, _Unreadable):
+        raise InputError(f"the bytes sent are no request message of {method}")
+    return request
+
+
 def _unary(handle: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Any]:
     async def call(request: Any, context: Any) -> Any:
         try:
-            return await handle(request, context)
+            return await handle(_checked(request, method), context)
         except Exception as error:  # the boundary: nothing may leave but a status
-            status = (*to_status(error, method), retry_hint(error))
+            status = (*to_status(error, method), (*context.trailing_metadata(), *retry_hint(error)))
         await context.abort(*status)
 
     return call
 
 
 def _stream(handle: Callable[..., Any], method: str) -> Callable[..., Any]:
+    async def checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            yield _checked(request, method)
+
     async def call(requests: AsyncIterator[Any], context: Any) -> None:
         try:
             # Closed here and not by the garbage collector: a client that leaves frees its requests at once.
-            async with aclosing(handle(requests, context)) as responses:
+            async with aclosing(handle(checked(requests), context)) as responses:
                 async for response in responses:
                     await context.write(response)
             return
         except Exception as error:  # the boundary: nothing may leave but a status
-            status = (*to_status(error, method), retry_hint(error))
+            status = (*to_status(error, method), (*context.trailing_metadata(), *retry_hint(error)))
         await context.abort(*status)
 
     return call

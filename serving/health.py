@@ -3,13 +3,16 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import grpc
 import tyro
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from prelabel.channel import open_channel
+from prelabel.connection import TlsOptions
+from prelabel.errors import PrelabelError
 from serving.service import SERVICE
 
 _Status = health_pb2.HealthCheckResponse
@@ -26,6 +29,11 @@ class Health:
         self._services = {"", *services}
         self._serving = serving
         self._stopped = asyncio.Event()
+
+    @property
+    def serving(self) -> bool:
+        """Whether the server can answer."""
+        return self._serving and not self._stopped.is_set()
 
     def stop(self) -> None:
         """Says NOT_SERVING from now on."""
@@ -52,8 +60,7 @@ class Health:
             yield self._status()
 
     def _status(self) -> Any:
-        serving = self._serving and not self._stopped.is_set()
-        return _Status(status=_Status.SERVING if serving else _Status.NOT_SERVING)
+        return _Status(status=_Status.SERVING if self.serving else _Status.NOT_SERVING)
 
 
 @dataclass(frozen=True)
@@ -64,11 +71,17 @@ class CheckOptions:
     """HOST:PORT of the server."""
     timeout_s: float = 3.0
     """How long to wait: less than the 5 s that container engines usually grant a check."""
+    tls: Annotated[TlsOptions, tyro.conf.arg(name="")] = field(default_factory=TlsOptions)
+    """How the connection is encrypted."""
 
 
 def check(options: CheckOptions) -> str:
-    """Returns SERVING, NOT_SERVING, or why there is no answer."""
-    with grpc.insecure_channel(options.address) as channel:
+    """Returns SERVING, NOT_SERVING, or why there is no answer.
+
+    Raises:
+        InputError: A certificate file cannot be used.
+    """
+    with open_channel(options.address, (), options.tls.to_tls()) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             answer = stub.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=options.timeout_s)
@@ -80,7 +93,10 @@ def check(options: CheckOptions) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the server's health; returns the exit status."""
     options = tyro.cli(CheckOptions, prog="python -m serving.health", args=arguments)
-    health = check(options)
+    try:
+        health = check(options)
+    except PrelabelError as error:
+        health = f"cannot ask: {error}"
     print(f"{options.address}: {health}")
     return 0 if health == "SERVING" else 1
 

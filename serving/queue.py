@@ -16,6 +16,7 @@ import numpy as np
 from prelabel.errors import OverloadedError
 from prelabel.images import Pixels
 from prelabel.predictions import PredictionBatch, Priority
+from serving.observer import BatchRun
 
 BULK_SHARE = 0.25
 """Share of the rows that bulk requests get while people keep the server busy."""
@@ -40,6 +41,8 @@ class Request:
     """Rows that went into batches."""
     parts: dict[int, PredictionBatch] = field(default_factory=dict)
     """First row -> answers that came back, where the request was split."""
+    runs: list[BatchRun] = field(default_factory=list)
+    """The batches that its rows are part of."""
 
     @property
     def untaken(self) -> int:
@@ -74,6 +77,19 @@ class Slice:
         return self.request.images[self.start : self.stop]
 
 
+@dataclass(frozen=True)
+class QueueState:
+    """What is in the queue, of one priority."""
+
+    waiting_images: int
+    """Rows that are in no batch yet."""
+    unanswered_images: int
+    """Accepted and not yet answered."""
+    unanswered_bytes: int
+    oldest_arrived_at_s: float | None
+    """Time of the event loop at which the oldest waiting request arrived; None: none waits."""
+
+
 class RequestQueue:
     """Accepted requests. The limits count rows and bytes that are accepted and not yet answered, running ones too."""
 
@@ -97,6 +113,10 @@ class RequestQueue:
     def oldest_arrived_at_s(self) -> float:
         """When the oldest waiting request arrived; the queue must not be empty."""
         return min(next(iter(one.waiting)).arrived_at_s for one in self._classes.values() if one.waiting)
+
+    def state(self) -> dict[Priority, QueueState]:
+        """Describes the queue; any thread may ask. Each number is right, two of them may be of different moments."""
+        return {priority: one.state() for priority, one in self._classes.items()}
 
     def add(self, request: Request) -> None:
         """Accepts a request.
@@ -154,6 +174,11 @@ class _Class:
         # In order of arrival; a request that ends, however it ends, can leave from the middle.
         self.waiting: OrderedDict[Request, None] = OrderedDict()
         self.waiting_images = 0
+
+    def state(self) -> QueueState:
+        # Copied in one step of the interpreter: another thread must not iterate over what the event loop changes.
+        waiting = tuple(self.waiting)
+        return QueueState(self.waiting_images, *self.unanswered, waiting[0].arrived_at_s if waiting else None)
 
     def add(self, request: Request) -> None:
         images, size_bytes = self.unanswered

@@ -1,60 +1,36 @@
 """prelabel.v1.PrelabelService: protobuf to arrays and back, and nothing else."""
 
+import contextlib
 import math
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
 import grpc.aio
 import numpy as np
 
-from prelabel.client import MAX_MESSAGE_BYTES
-from prelabel.engine import Engine, check_images
-from prelabel.errors import InputError, ServerUnavailableError
+from prelabel.engine import check_images
+from prelabel.errors import InputError
 from prelabel.images import Pixels
 from prelabel.predictions import PredictionBatch, Priority, with_failures
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceServicer, add_PrelabelServiceServicer_to_server
-from serving.batcher import Batcher
-from serving.decoder import Decoder
+from serving.model import MAX_REQUEST_IMAGES, Model
+from serving.models import Models
+from serving.requests import RequestRecord
 from serving.streams import OrderedStreams
 
 SERVICE = "prelabel.v1.PrelabelService"
 
-MAX_REQUEST_IMAGES = 4096
-"""Batches of a few hundred images already carry the engine's full rate; more per request only delays other callers."""
-
 STREAM_WINDOW = 8
 """Requests of one stream in flight: hides network and batching from a bulk client, holds little for a slow one."""
 
-_MESSAGE_RESERVE_BYTES = 1 << 20
-"""What a full request or response may hold beside its numbers."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """A loaded model and what answers for it."""
-
-    engine: Engine
-    batcher: Batcher
-    decoder: Decoder
-
-    @property
-    def max_request_images(self) -> int:
-        """Images of the largest request that fits a message, its answer included."""
-        bundle = self.engine.bundle
-        # Per image an answer has K probabilities and three numbers of at most 5 bytes, at worst an error message.
-        answer_bytes = 4 * len(bundle.classes) + 512
-        image_bytes = max(math.prod(bundle.input.shape), answer_bytes)
-        return min(MAX_REQUEST_IMAGES, (MAX_MESSAGE_BYTES - _MESSAGE_RESERVE_BYTES) // image_bytes)
-
 
 class PrelabelService(PrelabelServiceServicer):
-    """Answers for one model, or says that there is none. Errors are raised; `serving.errors` turns them into status."""
+    """Answers with the served models. Errors are raised; `serving.errors` turns them into status."""
 
-    def __init__(self, model: Model | None) -> None:
-        self._model = model
+    def __init__(self, models: Models) -> None:
+        self._models = models
         self._streams: OrderedStreams[pb.PredictRequest, pb.PredictResponse] = OrderedStreams(STREAM_WINDOW)
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -66,56 +42,69 @@ class PrelabelService(PrelabelServiceServicer):
         self._streams.drain()
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:  # noqa: N802
-        """Describes the model."""
-        model = self._loaded()
-        bundle = model.engine.bundle
-        return pb.GetModelResponse(
-            model_id=bundle.model_id,
-            name=bundle.name,
-            classes=bundle.classes,
-            input=pb.ImageSpec(
-                height=bundle.input.height,
-                width=bundle.input.width,
-                channels=bundle.input.channels,
-                resize_rule=bundle.input.resize_rule,
-            ),
-            execution_provider=model.engine.execution_provider,
-            max_request_images=model.max_request_images,
-        )
+        """Describes a model."""
+        with self._models.lease(request.model_version) as model:
+            bundle = model.engine.bundle
+            return pb.GetModelResponse(
+                model_id=bundle.model_id,
+                name=bundle.name,
+                classes=bundle.classes,
+                input=pb.ImageSpec(
+                    height=bundle.input.height,
+                    width=bundle.input.width,
+                    channels=bundle.input.channels,
+                    resize_rule=bundle.input.resize_rule,
+                ),
+                execution_provider=model.engine.execution_provider,
+                max_request_images=model.max_request_images,
+                model_version=model.version,
+            )
 
     async def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:  # noqa: N802
         """Answers one batch, by default before bulk work."""
-        return await self._answer(request, context, "interactive")
-
-    async def _answer(self, request: pb.PredictRequest, context: Any, default: Priority) -> pb.PredictResponse:
-        model = self._loaded()
-        priority = _priority(request, default)
-        images, errors, total = await _images(request, model)
-        if len(images):
-            answer = await model.batcher.predict(images, context.time_remaining(), priority)
-        else:
-            classes = len(model.engine.bundle.classes)
-            answer = PredictionBatch(
-                np.empty((0, classes), np.float32), np.empty(0, np.float32), model.engine.bundle.model_id
-            )
-        return _response(request.request_id, with_failures(answer, errors, total))
+        with self._models.requests.request() as seen, self._models.lease(request.model_version) as model:
+            return await _answer(model, request, context, "interactive", seen)
 
     async def PredictStream(  # noqa: N802
         self, request_iterator: Any, context: Any
     ) -> AsyncIterator[pb.PredictResponse]:
-        """Answers many batches, several at a time, in order; by default after what people ask for."""
+        """Answers many batches, several at a time, in order; by default after what people ask for.
 
-        async def answer_one(request: pb.PredictRequest) -> pb.PredictResponse:
-            return await self._answer(request, context, "bulk")
+        A version that was loaded for one request answers the later ones, also where a newer one is loaded meanwhile.
+        """
+        with contextlib.ExitStack() as leases:
+            chosen: dict[str, Model] = {}
 
-        async with aclosing(self._streams.answer(request_iterator, answer_one)) as responses:
-            async for response in responses:
-                yield response
+            async def answer_one(request: pb.PredictRequest) -> pb.PredictResponse:
+                version = request.model_version
+                with self._models.requests.request() as seen:
+                    if version not in chosen:
+                        chosen[version] = leases.enter_context(self._models.lease(version))
+                    return await _answer(chosen[version], request, context, "bulk", seen)
 
-    def _loaded(self) -> Model:
-        if self._model is None:
-            raise ServerUnavailableError("the server holds no model: start it with --model BUNDLE_DIRECTORY")
-        return self._model
+            async with aclosing(self._streams.answer(request_iterator, answer_one)) as responses:
+                async for response in responses:
+                    yield response
+
+
+async def _answer(
+    model: Model, request: pb.PredictRequest, context: Any, default: Priority, seen: RequestRecord
+) -> pb.PredictResponse:
+    priority = _priority(request, default)
+    with seen.stage("decode"):
+        images, errors, total = await _images(request, model)
+    seen.images = total
+    if len(images):
+        answer = await model.batcher.predict(images, context.time_remaining(), priority)
+    else:
+        classes = len(model.engine.bundle.classes)
+        answer = PredictionBatch(
+            np.empty((0, classes), np.float32), np.empty(0, np.float32), model.engine.bundle.model_id
+        )
+    with seen.stage("encode"):
+        answer = with_failures(answer, errors, total)
+        seen.unusable = len(answer.errors)
+        return _response(request.request_id, answer)
 
 
 async def _images(request: pb.PredictRequest, model: Model) -> tuple[Pixels, dict[int, str], int]:
@@ -132,6 +121,15 @@ async def _images(request: pb.PredictRequest, model: Model) -> tuple[Pixels, dic
         images, errors = await model.decoder.decode(files)
         return images, errors, len(files)
     raise InputError("the request holds no images: set `tensor` or `encoded`")
+
+
+def count_images(request: Any) -> int:
+    """Returns what a request costs its caller's rate limit, before anything of it is checked; free: `GetModel`."""
+    if not isinstance(request, pb.PredictRequest):
+        return 0
+    shape = request.tensor.shape
+    # Wrong requests cost one image, too. What a shape pretends beyond the limit is refused later.
+    return max(1, min(MAX_REQUEST_IMAGES, shape[0] if shape else len(request.encoded.images)))
 
 
 def _priority(request: pb.PredictRequest, default: Priority) -> Priority:

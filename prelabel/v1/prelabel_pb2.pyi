@@ -67,12 +67,17 @@ Global___DataType: _TypeAlias = DataType  # noqa: Y015
 class GetModelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """A version that the server holds, or a model_id; empty for the latest. NOT_FOUND where it is not served."""
     def __init__(
         self,
+        *,
+        model_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -88,6 +93,7 @@ class GetModelResponse(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     EXECUTION_PROVIDER_FIELD_NUMBER: _builtins.int
     MAX_REQUEST_IMAGES_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """Identity of the model, derived from the hashes of its bundle's files. Every response repeats it."""
     name: _builtins.str
@@ -96,6 +102,8 @@ class GetModelResponse(_message.Message):
     """What runs the model, for example "CPUExecutionProvider"."""
     max_request_images: _builtins.int
     """Most images that one request may hold."""
+    model_version: _builtins.str
+    """Its name among the versions that the server holds."""
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Class names; a label index points into this list."""
@@ -111,10 +119,11 @@ class GetModelResponse(_message.Message):
         input: Global___ImageSpec | None = ...,
         execution_provider: _builtins.str = ...,
         max_request_images: _builtins.int = ...,
+        model_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "execution_provider", b"execution_provider", "input", b"input", "max_request_images", b"max_request_images", "model_id", b"model_id", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "execution_provider", b"execution_provider", "input", b"input", "max_request_images", b"max_request_images", "model_id", b"model_id", "model_version", b"model_version", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -160,9 +169,14 @@ class PredictRequest(_message.Message):
     TENSOR_FIELD_NUMBER: _builtins.int
     ENCODED_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller and echoed in the response."""
     priority: Global___Priority.ValueType
+    model_version: _builtins.str
+    """As in GetModelRequest. Requests of one stream that name the same version get the same model, also where a newer one
+    is loaded meanwhile.
+    """
     @_builtins.property
     def tensor(self) -> Global___ImageTensor: ...
     @_builtins.property
@@ -174,10 +188,11 @@ class PredictRequest(_message.Message):
         tensor: Global___ImageTensor | None = ...,
         encoded: Global___EncodedImages | None = ...,
         priority: Global___Priority.ValueType = ...,
+        model_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "images", b"images", "tensor", b"tensor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "images", b"images", "priority", b"priority", "request_id", b"request_id", "tensor", b"tensor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "images", b"images", "model_version", b"model_version", "priority", b"priority", "request_id", b"request_id", "tensor", b"tensor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_images: _TypeAlias = _typing.Literal["tensor", "encoded"]  # noqa: Y015
     _WhichOneofArgType_images: _TypeAlias = _typing.Literal["images", b"images"]  # noqa: Y015

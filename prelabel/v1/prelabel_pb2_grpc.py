@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class PrelabelServiceStub(object):
-    """Classifies images with the one model that the server holds. Requests and responses hold at most 64 MiB.
+    """Classifies images with the models that the server holds. Requests and responses hold at most 64 MiB.
     """
 
     def __init__(self, channel):
@@ -53,7 +53,7 @@ class PrelabelServiceStub(object):
 
 
 class PrelabelServiceServicer(object):
-    """Classifies images with the one model that the server holds. Requests and responses hold at most 64 MiB.
+    """Classifies images with the models that the server holds. Requests and responses hold at most 64 MiB.
     """
 
     def GetModel(self, request, context):
@@ -109,7 +109,7 @@ def add_PrelabelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PrelabelService(object):
-    """Classifies images with the one model that the server holds. Requests and responses hold at most 64 MiB.
+    """Classifies images with the models that the server holds. Requests and responses hold at most 64 MiB.
     """
 
     @staticmethod

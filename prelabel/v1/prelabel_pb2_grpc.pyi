@@ -30,7 +30,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PrelabelServiceStub:
-    """Classifies images with the one model that the server holds. Requests and responses hold at most 64 MiB."""
+    """Classifies images with the models that the server holds. Requests and responses hold at most 64 MiB."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -52,7 +52,7 @@ class PrelabelServiceStub:
 
 @_typing.type_check_only
 class PrelabelServiceAsyncStub(PrelabelServiceStub):
-    """Classifies images with the one model that the server holds. Requests and responses hold at most 64 MiB."""
+    """Classifies images with the models that the server holds. Requests and responses hold at most 64 MiB."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetModel: _aio.UnaryUnaryMultiCallable[_prelabel_pb2.GetModelRequest, _prelabel_pb2.GetModelResponse]  # type: ignore[assignment]
@@ -70,7 +70,7 @@ class PrelabelServiceAsyncStub(PrelabelServiceStub):
     """
 
 class PrelabelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Classifies images with the one model that the server holds. Requests and responses hold at most 64 MiB."""
+    """Classifies images with the models that the server holds. Requests and responses hold at most 64 MiB."""
 
     @_abc_1.abstractmethod
     def GetModel(

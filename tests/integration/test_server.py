@@ -1,5 +1,6 @@
 """The server as users meet it: a process, real sockets, ONNX Runtime, the tiny model of tests/conftest.py."""
 
+import asyncio
 import io
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import grpc.aio
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -203,3 +205,14 @@ def test_reflection_lists_and_describes_the_service(server: RunningServer, versi
         listed, described = call(iter(wanted))
     assert {SERVICE, "grpc.health.v1.Health"} <= {service.name for service in listed.list_services_response.service}
     assert any(b"PredictStream" in file for file in described.file_descriptor_response.file_descriptor_proto)
+
+
+async def test_a_connection_with_many_calls_at_a_time_loses_none(server: RunningServer) -> None:
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub = PrelabelServiceStub(channel)
+
+        async def caller() -> None:
+            for _ in range(100):
+                assert len((await stub.Predict(tensor())).realness) == 2
+
+        await asyncio.gather(*(caller() for _ in range(90)))

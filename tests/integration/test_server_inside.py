@@ -17,6 +17,7 @@ from prelabel.client import PUSHBACK_KEY, PrelabelClient
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
 from serving.config import Config
+from serving.models import Models
 from serving.server import Server
 from serving.service import STREAM_WINDOW
 from support.engines import EchoEngine, marked, marks_of
@@ -27,7 +28,7 @@ SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Health
 @asynccontextmanager
 async def serving(engine: EchoEngine | None, **options: object) -> AsyncIterator[tuple[Server, grpc.aio.Channel]]:
     config = Config(Path("unused"), port=0, **{"instances": 1, "max_queue_delay_ms": 0.0, **options})
-    server = Server(engine, config)
+    server = Server(Models.of(engine, config), config)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         yield server, channel
@@ -208,6 +209,16 @@ async def test_a_server_whose_time_to_stop_is_over_breaks_off_and_ends() -> None
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         engine.gate.set()
         await stopping
+
+
+async def test_tokens_that_travel_unencrypted_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("user:the-token-of-a-user\n")
+    tokens.chmod(0o600)
+    async with serving(EchoEngine(), token_file=tokens):
+        assert "unencrypted" not in caplog.text
+    async with serving(EchoEngine(), token_file=tokens, host="0.0.0.0"):
+        assert "tokens travel unencrypted" in caplog.text
 
 
 async def test_clients_that_leave_free_their_places() -> None:

@@ -18,6 +18,8 @@ NO_CHOICE = ["--runtime", "onnxruntime", "--precision", "float32"]
 class RunningServer:
     process: "subprocess.Popen[str]"
     address: str
+    started: dict[str, object]
+    """The log line that says that it answers."""
 
     def terminate(self) -> tuple[int, list[dict[str, object]]]:
         """Sends SIGTERM; returns the exit status and the log lines since the start."""
@@ -34,9 +36,13 @@ def run_server(bundle: Path, port_file: Path, *options: str) -> Iterator[Running
     process = subprocess.Popen([*command, "--port-file", str(port_file), *options], stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
-        line = process.stderr.readline()  # the first log line says that the server answers
-        assert '"message": "serving"' in line, line
-        yield RunningServer(process, f"127.0.0.1:{int(port_file.read_text())}")
+        before = []
+        for line in iter(process.stderr.readline, ""):
+            before.append(line)
+            if '"message": "serving"' in line:  # it answers
+                break
+        assert process.poll() is None, before
+        yield RunningServer(process, f"127.0.0.1:{int(port_file.read_text())}", json.loads(before[-1]))
     finally:
         if process.poll() is None:
             process.terminate()

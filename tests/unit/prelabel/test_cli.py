@@ -15,6 +15,7 @@ from PIL import Image
 from prelabel import __main__ as cli
 from prelabel import __version__
 from prelabel.bulk import BulkConfig
+from prelabel.connection import Connection
 from prelabel.errors import ServerUnavailableError
 from prelabel.testing import FakeServer
 from support.samples import write_pile
@@ -69,9 +70,9 @@ def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
         if match := re.match(r"--([a-z][a-z-]*)", line):
             # The explanation stands behind the option, or below a long one.
             explained[match[1]] = line.split("  ", 1)[1].strip() if "  " in line else following
-    fields = {"run": (cli.Run, BulkConfig), "info": (cli.Info,), "sheet": (cli.Sheet,)}[command]
+    fields = {"run": (cli.Run, BulkConfig, Connection), "info": (cli.Info, Connection), "sheet": (cli.Sheet,)}[command]
     names = {field.name.replace("_", "-") for one in fields for field in dataclasses.fields(one)}
-    assert set(explained) == names - {"bulk", "what"}
+    assert set(explained) == names - {"bulk", "connection", "what"}
     assert all(one[0].isupper() for one in explained.values())
 
 
@@ -206,7 +207,7 @@ def test_info_on_a_server(capsys: pytest.CaptureFixture[str]) -> None:
 def test_info_says_when_a_server_is_not_there(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(address: str) -> object:
+    def away(connection: Connection, address: str) -> object:
         raise ServerUnavailableError(f"nobody at {address}")
 
     monkeypatch.setattr(cli, "_model_of_server", away)

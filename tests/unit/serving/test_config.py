@@ -20,7 +20,19 @@ def _logging_as_before() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("port", -1), ("port", 65536), ("instances", -1), ("drain_timeout_s", -1.0), ("drain_timeout_s", float("inf"))],
+    [
+        ("port", -1),
+        ("port", 65536),
+        ("instances", -1),
+        ("drain_timeout_s", -1.0),
+        ("drain_timeout_s", float("inf")),
+        ("reload_every_s", -1.0),
+        ("max_message_mib", 1),
+        ("max_message_mib", 1025),
+        ("max_image_pixels", 0),
+        ("max_image_pixels", 64_000_001),
+        ("max_connections", 0),
+    ],
 )
 def test_options_that_make_no_sense_are_refused(option: str, value: float) -> None:
     with pytest.raises(InputError, match=f"{option} is {value}"):

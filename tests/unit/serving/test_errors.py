@@ -14,12 +14,14 @@ EXPECTED = {
     errors.PrelabelError: INTERNAL,
     errors.InputError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ImageError: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.BundleError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.BundleError: INTERNAL,
+    errors.ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.DeviceError: INTERNAL,
     errors.TrainingError: INTERNAL,
     errors.ParityError: INTERNAL,
     errors.ServerUnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.AccessError: grpc.StatusCode.UNAUTHENTICATED,
     errors.RemoteError: INTERNAL,
 }
 

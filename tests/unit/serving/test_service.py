@@ -1,5 +1,7 @@
+import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -11,7 +13,10 @@ from prelabel.predictions import PredictionBatch, Priority
 from prelabel.v1 import prelabel_pb2 as pb
 from serving.batcher import Batcher
 from serving.decoder import Decoder
-from serving.service import Model, PrelabelService
+from serving.model import Model
+from serving.models import Models
+from serving.requests import Requests
+from serving.service import PrelabelService
 from support.engines import ECHO_BUNDLE, EchoEngine, marked
 
 UNUSED = (cast(Batcher, None), cast(Decoder, None))
@@ -68,7 +73,9 @@ class NoDeadline:
 
 async def test_single_requests_are_interactive_and_streams_bulk_unless_they_say_otherwise() -> None:
     recorder = PriorityRecorder()
-    service = PrelabelService(Model(EchoEngine(), cast(Batcher, recorder), cast(Decoder, None)))
+    model = Model(EchoEngine(), cast(Batcher, recorder), cast(Decoder, None))
+    models = SimpleNamespace(lease=lambda version: contextlib.nullcontext(model), requests=Requests())
+    service = PrelabelService(cast(Models, models))
 
     def request(priority: int) -> pb.PredictRequest:
         tensor = pb.ImageTensor(shape=(1, 1, 4, 1), dtype=pb.DATA_TYPE_UINT8, data=marked([7]).tobytes())

@@ -1,0 +1,67 @@
+"""One loaded model and what answers for it: engine, batcher, decoder."""
+
+import math
+from dataclasses import dataclass
+
+from prelabel.client import MAX_MESSAGE_BYTES
+from prelabel.engine import Engine, on_gpu, parallel_calls, usable_cores
+from prelabel.errors import InputError
+from serving.batcher import Batcher, BatchLimits
+from serving.config import Config
+from serving.decoder import Decoder
+from serving.observer import BatchObserver
+
+MAX_REQUEST_IMAGES = 4096
+"""Batches of a few hundred images already carry the engine's full rate; more per request only delays other callers."""
+
+_MESSAGE_RESERVE_BYTES = 1 << 20
+"""What a full request or response may hold beside its numbers."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model and what answers for it."""
+
+    engine: Engine
+    batcher: Batcher
+    decoder: Decoder
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    """Largest request and answer."""
+    version: str = ""
+    """Its name among the versions of a repository; the model_id where a single bundle is served."""
+
+    @property
+    def max_request_images(self) -> int:
+        """Images of the largest request that fits a message, its answer included."""
+        bundle = self.engine.bundle
+        # Per image an answer has K probabilities and three numbers of at most 5 bytes, at worst an error message.
+        answer_bytes = 4 * len(bundle.classes) + 512
+        image_bytes = max(math.prod(bundle.input.shape), answer_bytes)
+        return min(MAX_REQUEST_IMAGES, (self.max_message_bytes - _MESSAGE_RESERVE_BYTES) // image_bytes)
+
+    async def close(self) -> None:
+        """Answers what was accepted and ends the threads."""
+        await self.batcher.close()
+        self.decoder.close()
+
+
+def start_model(engine: Engine, config: Config, version: str = "", observer: BatchObserver | None = None) -> Model:
+    """Starts what answers for an engine; must be called in the running event loop.
+
+    Raises:
+        InputError: One image of the model does not fit a message.
+    """
+    limits = BatchLimits(
+        max_batch_size=config.max_batch_size,
+        max_queue_delay_ms=config.max_queue_delay_ms,
+        max_queue_images=config.max_queue_images,
+        max_queue_bytes=config.max_queue_mib << 20,
+        instances=config.instances or parallel_calls(threads=1, gpu=on_gpu(engine)),
+    )
+    decoder = Decoder(engine.bundle.input, usable_cores(), config.max_image_pixels)
+    model = Model(engine, Batcher(engine, limits, observer), decoder, config.max_message_mib << 20, version)
+    if model.max_request_images < 1:
+        raise InputError(
+            f"one image {engine.bundle.input.shape} does not fit a message of {model.max_message_bytes} bytes"
+        )
+    return model

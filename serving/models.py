@@ -1,0 +1,261 @@
+"""The models that a server answers with: found in a directory, loaded, swapped while requests are in flight.
+
+A new version is loaded, verified and warmed up beside the old one; then new requests go to it in one step, and the old
+one goes when the last request that uses it is answered. A stream keeps the model that it began with. A bundle that
+cannot be loaded changes nothing: what was served stays served, and `statuses` says why.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from prelabel.engine import Engine
+from prelabel.errors import BundleError, ModelNotFoundError, PrelabelError, ServerUnavailableError
+from serving.config import Config
+from serving.model import Model, start_model
+from serving.repository import Found, scan, select
+from serving.requests import Requests
+
+logger = logging.getLogger(__name__)
+
+State = Literal["serving", "draining", "failed"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """One version as an operator sees it."""
+
+    version: str
+    """Name of the version."""
+    state: State
+    """`draining`: replaced, and still used by requests in flight; `failed`: could not be loaded."""
+    model_id: str = ""
+    """Identity of the model; empty where it could not be loaded."""
+    execution_provider: str = ""
+    """What runs it."""
+    is_default: bool = False
+    """Answers requests that name no version."""
+    users: int = 0
+    """Requests and streams that use it now."""
+    error: str = ""
+    """Why it could not be loaded."""
+
+
+@dataclass(eq=False)
+class _Served:
+    model: Model
+    signature: str
+    users: int = 0
+    unused: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.unused.set()
+
+
+class Models:
+    """Holds the served versions. Must be used in one running event loop.
+
+    Args:
+        root: A bundle, or a folder of bundles.
+        load: Loads, verifies and warms up a bundle; runs in a thread.
+        config: The server's options.
+        requests: Follows the requests to these models; default: without observers.
+    """
+
+    def __init__(
+        self, root: Path, load: Callable[[Path], Engine], config: Config, requests: Requests | None = None
+    ) -> None:
+        self._root, self._load, self._config = root, load, config
+        self.requests = requests or Requests()
+        self._served: dict[str, _Served] = {}
+        """By version, the latest last."""
+        self._failed: dict[str, tuple[str, str]] = {}
+        """Version -> signature and error of what could not be loaded."""
+        self._retiring: dict[asyncio.Task[None], _Served] = {}
+        self._reloading = asyncio.Lock()
+        self._opened = False
+        """What is loaded before is told by the line that says that the server serves."""
+
+    @classmethod
+    def of(cls, engine: Engine | None, config: Config, requests: Requests | None = None) -> "Models":
+        """Returns models with one engine that is loaded already, or with none."""
+        models = cls(config.model, _nothing_to_load, config, requests)
+        if engine is not None:
+            model_id = engine.bundle.model_id
+            models._served[model_id] = _Served(start_model(engine, config, model_id, models.requests), "")
+        return models
+
+    async def open(self) -> None:
+        """Loads what is to be served.
+
+        Raises:
+            PrelabelError: Nothing can be served: why the latest version cannot.
+        """
+        await self.reload()
+        if not self._served:
+            raise BundleError(next(reversed(self._failed.values()))[1])
+        self._opened = True
+
+    @property
+    def default(self) -> Model | None:
+        """The model of requests that name no version: the latest."""
+        return next(reversed(self._served.values())).model if self._served else None
+
+    def loaded(self) -> list[Model]:
+        """Returns every model in memory, those on their way out included; any thread may ask."""
+        return [served.model for served in [*self._served.values(), *self._retiring.values()]]
+
+    @property
+    def failed(self) -> int:
+        """How many versions could not be loaded; any thread may ask."""
+        return len(self._failed)
+
+    @contextlib.contextmanager
+    def lease(self, version: str = "") -> Iterator[Model]:
+        """Gives a model to a request for as long as it is in flight.
+
+        Args:
+            version: A version or a model_id; empty for the latest version.
+
+        Raises:
+            ServerUnavailableError: There is no model.
+            ModelNotFoundError: That version is not served here.
+        """
+        served = self._find(version)
+        served.users += 1
+        served.unused.clear()
+        try:
+            yield served.model
+        finally:
+            served.users -= 1
+            if not served.users:
+                served.unused.set()
+
+    def _find(self, version: str) -> _Served:
+        if not self._served:
+            raise ServerUnavailableError("the server holds no model: start it with --model BUNDLE_DIRECTORY")
+        if not version:
+            return next(reversed(self._served.values()))
+        for served in reversed(self._served.values()):
+            if version in (served.model.version, served.model.engine.bundle.model_id):
+                return served
+        raise ModelNotFoundError(
+            f"model version {version!r} is not served here, but {', '.join(self._served)} (or their model_ids)"
+        )
+
+    async def reload(self, retry_failed: bool = True) -> None:
+        """Looks at the directory and brings what is served in line with it.
+
+        Args:
+            retry_failed: Try bundles again that could not be loaded and have not changed since.
+
+        Raises:
+            PrelabelError: The directory holds no bundle, or not the wanted versions. What was served stays served.
+        """
+        async with self._reloading:
+            wanted = await asyncio.to_thread(lambda: select(scan(self._root), self._config.versions))
+            for bundle in wanted:
+                served = self._served.get(bundle.version)
+                failed = self._failed.get(bundle.version)
+                if served is not None and served.signature == bundle.signature:
+                    self._failed.pop(bundle.version, None)
+                elif retry_failed or failed is None or failed[0] != bundle.signature:
+                    await self._load_one(bundle)
+            names = [bundle.version for bundle in wanted]
+            self._failed = {name: failed for name, failed in self._failed.items() if name in names}
+            # A version that is wanted no longer goes when the wanted ones are there to answer.
+            for name in [name for name in self._served if name not in names and not self._failed]:
+                self._retire(self._served.pop(name))
+            self._served = {name: self._served[name] for name in self._in_order(names)}
+
+    def _in_order(self, names: list[str]) -> list[str]:
+        """The served versions, the latest last; what is kept for want of a better one comes first."""
+        return [name for name in self._served if name not in names] + [name for name in names if name in self._served]
+
+    async def _load_one(self, bundle: Found) -> None:
+        try:
+            engine = await asyncio.to_thread(self._load, bundle.directory)
+            model = start_model(engine, self._config, bundle.version, self.requests)
+        except (PrelabelError, OSError) as error:
+            message = " ".join(str(error).split())
+            self._failed[bundle.version] = bundle.signature, message
+            if self._opened or self._served:
+                logger.error("a model was not loaded", extra={"version": bundle.version, "reason": message})
+            return
+        self._failed.pop(bundle.version, None)
+        old = self._served.pop(bundle.version, None)
+        self._served[bundle.version] = _Served(model, bundle.signature)
+        if self._opened:
+            logger.info(
+                "model loaded",
+                extra={
+                    "version": bundle.version,
+                    "model_id": engine.bundle.model_id,
+                    "execution_provider": engine.execution_provider,
+                },
+            )
+        if old is not None:
+            self._retire(old)
+
+    def _retire(self, served: _Served) -> None:
+        async def close() -> None:
+            await served.unused.wait()
+            await served.model.close()
+            extra = {"version": served.model.version, "model_id": served.model.engine.bundle.model_id}
+            logger.info("model unloaded", extra=extra)
+
+        task = asyncio.create_task(close())
+        self._retiring[task] = served
+        task.add_done_callback(self._retiring.pop)
+
+    async def watch(self, every_s: float) -> None:
+        """Reloads when the directory changes, until it is cancelled; what goes wrong is logged once."""
+        said = ""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self.reload(retry_failed=False)
+                said = ""
+            except PrelabelError as error:
+                if str(error) != said:
+                    said = str(error)
+                    logger.error("the models' directory cannot be read; serving goes on", extra={"reason": said})
+
+    def statuses(self) -> list[Status]:
+        """Returns every version that is served, on its way out, or could not be loaded."""
+        states: list[tuple[_Served, State]] = [(served, "serving") for served in self._served.values()]
+        states += [(served, "draining") for served in self._retiring.values()]
+        default = self.default
+        return [
+            Status(
+                served.model.version,
+                state,
+                served.model.engine.bundle.model_id,
+                served.model.engine.execution_provider,
+                served.model is default,
+                served.users,
+            )
+            for served, state in states
+        ] + [Status(version, "failed", error=error) for version, (_, error) in self._failed.items()]
+
+    def hurry(self) -> None:
+        """Lets no batch wait for company any more."""
+        for served in [*self._served.values(), *self._retiring.values()]:
+            served.model.batcher.hurry()
+
+    async def close(self) -> None:
+        """Answers what was accepted and lets go of every model."""
+        for served in self._served.values():
+            await served.model.close()
+        self._served = {}
+        for served in self._retiring.values():
+            served.unused.set()  # the calls were ended by the server
+        await asyncio.gather(*self._retiring)
+
+
+def _nothing_to_load(directory: Path) -> Engine:
+    raise BundleError(f"{directory} is not loaded by this server")

@@ -1,0 +1,60 @@
+"""The interceptor around every call of the given services: gives it an id and follows it to its end."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf import descriptor_pool
+
+from serving.request_ids import REQUEST_ID, REQUEST_ID_KEY, choose_request_id
+from serving.requests import Requests, Rpc
+
+
+class RpcInterceptor(grpc.aio.ServerInterceptor):
+    """Has to be the first interceptor, so that it sees what the others refuse, and with which code."""
+
+    def __init__(self, services: Sequence[str], requests: Requests) -> None:
+        self._prefixes = tuple(f"/{service}/" for service in services)
+        self._methods = {
+            f"/{service}/{method.name}"
+            for service in services
+            for method in descriptor_pool.Default().FindServiceByName(service).methods
+        }
+        self._requests = requests
+
+    async def intercept_service(
+        self, continuation: Callable[..., Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Wraps the handlers of the services: unary and bidirectional ones, the kinds that the API has."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith(self._prefixes):
+            return handler
+        serializers = (handler.request_deserializer, handler.response_serializer)
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(self._followed(handler.unary_unary, method, False), *serializers)
+        return grpc.stream_stream_rpc_method_handler(self._followed(handler.stream_stream, method, True), *serializers)
+
+    def _followed(self, handle: Callable[..., Awaitable[Any]], method: str, streaming: bool) -> Callable[..., Any]:
+        async def call(request: Any, context: Any) -> Any:
+            metadata = dict(context.invocation_metadata())
+            request_id = choose_request_id(metadata)
+            # gRPC runs every call in a task of its own: what is set here ends with the call.
+            REQUEST_ID.set(request_id)
+            context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+            # What else a caller names would be metrics and spans without end.
+            name = method.removeprefix("/") if method in self._methods else "other"
+            rpc = Rpc(name, request_id, context.peer(), streaming, context.time_remaining())
+            with self._requests.rpc(rpc, metadata):
+                try:
+                    return await handle(request, context)
+                except asyncio.CancelledError:
+                    rpc.code = "DEADLINE_EXCEEDED" if rpc.expired else "CANCELLED"
+                    raise
+                except BaseException:  # an interceptor or `serving.errors` has set the status
+                    rpc.code = (context.code() or grpc.StatusCode.UNKNOWN).name
+                    raise
+
+        return call

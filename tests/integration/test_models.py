@@ -1,0 +1,203 @@
+"""Several versions, and new ones while requests are in flight; models are real bundles, or engines that can be held."""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+from conftest import tiny_images, write_tiny_bundle
+
+from prelabel.bundle import BUNDLE_FILE, MODEL_FILE, load_bundle
+from prelabel.engine import Engine, load_engine
+from prelabel.errors import BundleError, InputError
+from prelabel.v1 import admin_pb2 as admin_pb
+from prelabel.v1 import prelabel_pb2 as pb
+from prelabel.v1.admin_pb2_grpc import AdminServiceStub
+from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
+from serving.config import Config
+from serving.models import Models
+from serving.server import Server
+
+TENSOR = pb.ImageTensor(shape=(1, 8, 8, 1), dtype=pb.DATA_TYPE_UINT8, data=tiny_images([230]).tobytes())
+
+TOKEN = "the-token-of-operators"
+StubT = TypeVar("StubT")
+
+
+def load(directory: Path) -> Engine:
+    return load_engine(directory, "cpu", threads=1)
+
+
+@pytest.fixture(autouse=True)
+def _admin_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only tokens with the role admin reach the AdminService."""
+    monkeypatch.setenv("PRELABEL_TOKENS", f"ops:{TOKEN}:admin")
+
+
+def authorised(stub: StubT) -> StubT:
+    """The same stub, whose calls show the token."""
+    for name, method in vars(stub).items():
+        setattr(stub, name, partial(method, metadata=(("authorization", f"Bearer {TOKEN}"),)))
+    return stub
+
+
+@asynccontextmanager
+async def serving(
+    root: Path, load: Callable[[Path], Engine] = load, **options: object
+) -> AsyncIterator[tuple[PrelabelServiceStub, AdminServiceStub]]:
+    config = Config(root, port=0, **{"instances": 1, "reload_every_s": 0.0, **options})
+    models = Models(root, load, config)
+    await models.open()
+    server = Server(models, config)
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        yield authorised(PrelabelServiceStub(channel)), authorised(AdminServiceStub(channel))
+    await server.stop()
+
+
+async def listed(admin: AdminServiceStub) -> dict[str, tuple[int, bool]]:
+    answer = await admin.ListModels(admin_pb.ListModelsRequest())
+    return {model.version: (model.state, model.is_default) for model in answer.models}
+
+
+SERVING, DRAINING, FAILED = admin_pb.MODEL_STATE_SERVING, admin_pb.MODEL_STATE_DRAINING, admin_pb.MODEL_STATE_FAILED
+
+
+async def test_versions_are_served_side_by_side_and_answers_name_their_model(tmp_path: Path) -> None:
+    ids = {name: load_bundle(write_tiny_bundle(tmp_path / name, f"tiny {name}")).model_id for name in ("1", "2")}
+    async with serving(tmp_path, versions="all") as (stub, admin):
+        assert await listed(admin) == {"1": (SERVING, False), "2": (SERVING, True)}
+        for asked, version in [("", "2"), ("1", "1"), ("2", "2"), (ids["1"], "1")]:
+            model = await stub.GetModel(pb.GetModelRequest(model_version=asked))
+            answer = await stub.Predict(pb.PredictRequest(tensor=TENSOR, model_version=asked))
+            assert (model.model_version, model.model_id, answer.model_id) == (version, ids[version], ids[version])
+        with pytest.raises(grpc.aio.AioRpcError, match="version '3' is not served here, but 1, 2") as caught:
+            await stub.Predict(pb.PredictRequest(tensor=TENSOR, model_version="3"))
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_new_version_takes_over_while_a_stream_keeps_its_model(tmp_path: Path) -> None:
+    old = load_bundle(write_tiny_bundle(tmp_path / "1", "old")).model_id
+    async with serving(tmp_path) as (stub, admin):
+        stream = stub.PredictStream()
+        await stream.write(pb.PredictRequest(tensor=TENSOR))
+        assert (await stream.read()).model_id == old
+
+        new = load_bundle(write_tiny_bundle(tmp_path / "2", "new")).model_id
+        await admin.Reload(admin_pb.ReloadRequest())
+        assert (await stub.Predict(pb.PredictRequest(tensor=TENSOR))).model_id == new
+        assert await listed(admin) == {"1": (DRAINING, False), "2": (SERVING, True)}
+        await stream.write(pb.PredictRequest(tensor=TENSOR))
+        assert (await stream.read()).model_id == old
+
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF
+        while len(await listed(admin)) == 2:
+            await asyncio.sleep(0)
+        assert await listed(admin) == {"2": (SERVING, True)}
+
+
+async def test_a_replaced_bundle_is_noticed_without_being_asked(tmp_path: Path) -> None:
+    old = load_bundle(write_tiny_bundle(tmp_path / "bundle", "old")).model_id
+    async with serving(tmp_path / "bundle", reload_every_s=0.01) as (stub, _):
+        assert (await stub.Predict(pb.PredictRequest(tensor=TENSOR))).model_id == old
+        fresh = write_tiny_bundle(tmp_path / "fresh", "new")
+        (tmp_path / "bundle").rename(tmp_path / "old")
+        fresh.rename(tmp_path / "bundle")
+        while (answer := await stub.Predict(pb.PredictRequest(tensor=TENSOR))).model_id == old:
+            pass
+        assert answer.model_id == load_bundle(tmp_path / "bundle").model_id
+
+
+async def test_no_request_is_lost_while_models_are_swapped(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "1")
+    pixels = [20, 140, 230]
+    async with serving(tmp_path) as (stub, admin):
+        stop = asyncio.Event()
+
+        async def ask(number: int) -> set[str]:
+            seen = set()
+            while not stop.is_set():
+                images = tiny_images([pixels[number % 3]] * (1 + number))
+                tensor = pb.ImageTensor(shape=images.shape, dtype=pb.DATA_TYPE_UINT8, data=images.tobytes())
+                answer = await stub.Predict(pb.PredictRequest(tensor=tensor))
+                assert list(answer.label_index) == [number % 3] * len(images)
+                seen.add(answer.model_id)
+            return seen
+
+        callers = [asyncio.create_task(ask(number)) for number in range(8)]
+        for version in range(2, 8):
+            write_tiny_bundle(tmp_path / str(version), f"model {version}")
+            answer = await admin.Reload(admin_pb.ReloadRequest())
+            assert [m.version for m in answer.models if m.is_default] == [str(version)]
+        stop.set()
+        assert len(set.union(*await asyncio.gather(*callers))) > 1
+
+
+async def test_a_bad_bundle_leaves_the_old_model_serving_and_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = write_tiny_bundle(tmp_path / "1")
+    async with serving(tmp_path) as (stub, admin):
+        shutil.copytree(good, tmp_path / "2")
+        bundle = (tmp_path / "2" / BUNDLE_FILE).read_text().replace('"tiny"', '"other"')
+        (tmp_path / "2" / BUNDLE_FILE).write_text(bundle)
+        with caplog.at_level(logging.ERROR):
+            answer = await admin.Reload(admin_pb.ReloadRequest())
+        assert {model.version: model.state for model in answer.models} == {"1": SERVING, "2": FAILED}
+        assert "was changed after export" in next(m.error for m in answer.models if m.version == "2")
+        assert "was changed after export" in str([vars(record).get("reason") for record in caplog.records])
+        assert (await stub.Predict(pb.PredictRequest(tensor=TENSOR))).model_id == load_bundle(good).model_id
+        # Mended, it takes over.
+        shutil.rmtree(tmp_path / "2")
+        mended = load_bundle(write_tiny_bundle(tmp_path / "2", "mended")).model_id
+        await admin.Reload(admin_pb.ReloadRequest())
+        assert (await stub.Predict(pb.PredictRequest(tensor=TENSOR))).model_id == mended
+
+
+async def test_a_directory_that_vanishes_is_an_error_of_the_reload_and_serving_goes_on(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "models" / "1")
+    async with serving(tmp_path / "models") as (stub, admin):
+        (tmp_path / "models").rename(tmp_path / "away")
+        with pytest.raises(grpc.aio.AioRpcError, match="holds no model bundle") as caught:
+            await admin.Reload(admin_pb.ReloadRequest())
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert len((await stub.Predict(pb.PredictRequest(tensor=TENSOR))).realness) == 1
+
+
+async def test_a_damaged_version_does_not_hinder_the_start_where_another_can_serve(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "1")
+    (write_tiny_bundle(tmp_path / "2") / MODEL_FILE).write_bytes(b"")
+    async with serving(tmp_path, versions="all") as (stub, admin):
+        assert await listed(admin) == {"1": (SERVING, True), "2": (FAILED, False)}
+        answer = await stub.Predict(pb.PredictRequest(tensor=TENSOR))
+        assert np.argmax(answer.probabilities) == 2
+    with pytest.raises(BundleError, match="was changed after export"):
+        await Models(tmp_path, load, Config(tmp_path)).open()
+    with pytest.raises(InputError, match="there is no 9"):
+        await Models(tmp_path, load, Config(tmp_path, versions="9")).open()
+
+
+async def test_the_admin_service_is_for_tokens_with_the_role_admin_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_bundle(tmp_path / "1")
+    for tokens in (f"user:{TOKEN}", None):
+        if tokens is None:
+            monkeypatch.delenv("PRELABEL_TOKENS")
+        else:
+            monkeypatch.setenv("PRELABEL_TOKENS", tokens)
+        async with serving(tmp_path) as (stub, admin):
+            assert len((await stub.Predict(pb.PredictRequest(tensor=TENSOR))).realness) == 1
+            for call in (admin.ListModels(admin_pb.ListModelsRequest()), admin.Reload(admin_pb.ReloadRequest())):
+                with pytest.raises(grpc.aio.AioRpcError, match="role admin") as caught:
+                    await call
+                assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED

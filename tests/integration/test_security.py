@@ -1,0 +1,404 @@
+"""The server's process with certificates, tokens and limits, on real sockets."""
+
+import io
+import json
+import re
+import socket
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+
+from prelabel import __main__ as cli
+from prelabel.client import PrelabelClient
+from prelabel.errors import AccessError, InputError, OverloadedError, ServerUnavailableError
+from prelabel.tls import Tls
+from prelabel.v1 import prelabel_pb2 as pb
+from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
+from support.certificates import DAY, Authority
+from support.servers import RunningServer, run_server, run_serving
+
+IMAGES = np.zeros((3, 8, 8, 1), np.uint8)
+USER, OPS = "the-token-of-a-user", "the-token-of-operators"
+PREDICT = "/prelabel.v1.PrelabelService/Predict"
+
+
+def never(seconds: float) -> None:
+    raise AssertionError("nothing that a later try could mend")
+
+
+def connect(server: RunningServer, tls: Tls | None = None, token: str | None = None) -> PrelabelClient:
+    return PrelabelClient(server.address, tls=tls, token=token, retry_for_s=60, timeout_s=30, sleep=never)
+
+
+def health(server: RunningServer, *options: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "serving.health", "--address", server.address, *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+# --- certificates ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def test_tls(tiny_bundle: Path, tmp_path: Path, authority: Authority, capsys: pytest.CaptureFixture[str]) -> None:
+    certificate, key = authority.issue("server", hosts=("prelabel.example",))
+    stranger = Authority(tmp_path, "stranger")
+    name = "prelabel.example"
+    options = ("--tls-certificate", str(certificate), "--tls-key", str(key))
+    with run_server(tiny_bundle, tmp_path / "port", *options) as server:
+        with connect(server, Tls(authority.file, server_name=name)) as client:
+            assert len(client.predict(IMAGES)) == 3
+            assert [len(batch) for batch in client.predict_stream([IMAGES] * 20)] == [3] * 20
+        # The certificate is for another host, or signed by somebody else: an error at once, not after a minute.
+        for wrong in (Tls(authority.file), Tls(stranger.file, server_name=name), Tls(server_name=name)):
+            with connect(server, wrong) as client, pytest.raises(AccessError, match="is not trusted"):
+                client.model()
+        with (
+            PrelabelClient(server.address, retry_for_s=0) as plain,
+            pytest.raises(ServerUnavailableError, match="does it want TLS"),
+        ):
+            plain.model()
+
+        flags = ["--tls-ca", str(authority.file), "--tls-server-name", name]
+        assert cli.main(["info", server.address, "--json", *flags]) == 0
+        assert json.loads(capsys.readouterr().out)["name"] == "tiny"
+        good, wrong_file, bad = health(server, *flags), health(server, "--tls-ca", key), health(server)
+        assert (good.returncode, good.stdout.split()[-1]) == (0, "SERVING")
+        assert (wrong_file.returncode, bad.returncode) == (1, 1)
+        assert f"{key} holds no certificate" in wrong_file.stdout
+
+
+def test_mutual_tls(tiny_bundle: Path, tmp_path: Path, authority: Authority) -> None:
+    certificate, key = authority.issue("server")
+    own, own_key = authority.issue("client")
+    stranger, stranger_key = Authority(tmp_path, "other").issue("stranger")
+    options = ("--tls-certificate", str(certificate), "--tls-key", str(key), "--tls-client-ca", str(authority.file))
+    with run_server(tiny_bundle, tmp_path / "port", *options) as server:
+        with connect(server, Tls(authority.file, own, own_key)) as client:
+            assert len(client.predict(IMAGES)) == 3
+        for refused in (Tls(authority.file), Tls(authority.file, stranger, stranger_key)):
+            with (
+                PrelabelClient(server.address, tls=refused, retry_for_s=0) as client,
+                pytest.raises(ServerUnavailableError, match="client's certificate"),
+            ):
+                client.model()
+        flags = ("--tls-ca", authority.file, "--tls-certificate", own, "--tls-key", own_key)
+        assert health(server, *flags).returncode == 0
+        assert health(server, *flags[:2]).returncode == 1
+
+
+def test_changed_certificates_are_for_new_connections_and_bad_ones_change_nothing(
+    tiny_bundle: Path, tmp_path: Path, authority: Authority
+) -> None:
+    certificate, key = authority.issue("server")
+    old = Tls(authority.file)
+    with run_server(
+        tiny_bundle, tmp_path / "port", "--tls-certificate", str(certificate), "--tls-key", str(key)
+    ) as server:
+        with connect(server, old) as before:
+            before.model()
+            key.write_text("half a key")
+            with connect(server, old) as client:
+                client.model()
+            successor = Authority(tmp_path, "successor")
+            successor.issue("server")
+            with connect(server, Tls(successor.file)) as client:
+                client.model()
+            with connect(server, old) as client, pytest.raises(AccessError, match="is not trusted"):
+                client.model()
+            # The open connection goes on.
+            before.model()
+        _, log = server.terminate()
+    messages = [line["message"] for line in log]
+    assert messages.count("changed files cannot be used") == 1
+    assert messages.count("changed files read") == 1
+
+
+def test_certificates_that_cannot_be_used_are_refused_before_the_port_opens(
+    tiny_bundle: Path, tmp_path: Path, authority: Authority
+) -> None:
+    certificate, key = authority.issue("server")
+    _, other_key = authority.issue("other")
+    expired, expired_key = authority.issue("expired", ends=-DAY)
+    open_certificate, open_key = authority.issue("open")
+    open_key.chmod(0o644)
+    for options, reason in [
+        (("--tls-certificate", certificate), "TLS needs --tls-certificate and --tls-key"),
+        (("--tls-client-ca", authority.file), "TLS needs --tls-certificate and --tls-key"),
+        (("--tls-certificate", tmp_path / "none.pem", "--tls-key", key), "none.pem cannot be read: No such file"),
+        (("--tls-certificate", certificate, "--tls-key", other_key), "other.key is not that of the certificate"),
+        (("--tls-certificate", expired, "--tls-key", expired_key), "expired.pem cannot be used: certificate has exp"),
+        (("--tls-certificate", open_certificate, "--tls-key", open_key), f"chmod o-rw {open_key}"),
+        (
+            ("--tls-certificate", certificate, "--tls-key", key, "--tls-client-ca", key),
+            "server.key holds no certificate",
+        ),
+        (("--token-file", tmp_path / "none"), "none cannot be read: No such file"),
+    ]:
+        done = run_serving("--model", tiny_bundle, "--device", "cpu", "--port", 0, *options)
+        assert done.returncode == 2, done.stderr
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("error: ")
+        assert reason in line
+
+
+# --- tokens and rates ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    file = tmp_path / "tokens"
+    file.write_text(f"user:{USER}\nops:{OPS}:admin\n")
+    file.chmod(0o600)
+    return file
+
+
+def test_tokens(
+    tiny_bundle: Path,
+    tmp_path: Path,
+    token_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("PRELABEL_TOKEN", raising=False)
+    with run_server(tiny_bundle, tmp_path / "port", "--token-file", str(token_file)) as server:
+        with connect(server, token=USER) as client:
+            assert len(client.predict(IMAGES)) == 3
+            assert [len(batch) for batch in client.predict_stream([IMAGES] * 5)] == [3] * 5
+            assert USER not in repr(client)
+        messages = []
+        for token in (None, "the-token-of-nobody"):
+            with connect(server, token=token) as client:
+                for call in (
+                    client.model,
+                    lambda: client.predict(IMAGES),
+                    lambda: list(client.predict_stream([IMAGES])),
+                ):
+                    with pytest.raises(AccessError, match="UNAUTHENTICATED") as caught:
+                        call()
+                    messages.append(str(caught.value))
+        assert len(set(messages)) == 1
+        assert health(server).returncode == 0
+
+        assert cli.main(["info", server.address]) == 2
+        assert "PRELABEL_TOKEN" in capsys.readouterr().err
+        monkeypatch.setenv("PRELABEL_TOKEN", USER)
+        assert cli.main(["info", server.address]) == 0
+        status, log = server.terminate()
+    assert status == 0
+    assert "token-of" not in json.dumps(log)
+
+
+def test_a_client_over_its_rate_stays_away_for_as_long_as_the_server_says(tiny_bundle: Path, tmp_path: Path) -> None:
+    class EnoughError(Exception):
+        pass
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        raise EnoughError
+
+    slept: list[float] = []
+    limits = ("--rate-limit-images-per-s", "0.01", "--rate-limit-burst-images", "4")
+    with (
+        run_server(tiny_bundle, tmp_path / "port", *limits) as server,
+        PrelabelClient(server.address, retry_for_s=3600, sleep=sleep) as client,
+    ):
+        answers = client.predict_stream([IMAGES, IMAGES], window=1)
+        assert len(next(answers)) == 3
+        with pytest.raises(EnoughError):
+            next(answers)
+        with pytest.raises(EnoughError):
+            client.predict(IMAGES)
+        client.model()
+        with (
+            PrelabelClient(server.address, retry_for_s=0) as hasty,
+            pytest.raises(OverloadedError, match=r"0\.01 images per second"),
+        ):
+            hasty.predict(IMAGES)
+    # Two images are missing: 200 s, less what the test took.
+    assert min(slept) > 100
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+LIMITS = ("--max-message-mib", "2", "--max-image-pixels", "1000000", "--max-connections", "6")
+
+
+@pytest.fixture(scope="module")
+def limited(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with run_server(tiny_bundle, tmp_path_factory.mktemp("limited") / "port", *LIMITS) as server:
+        yield server
+
+
+def test_a_message_over_the_server_s_limit_is_an_error_at_once(limited: RunningServer) -> None:
+    with connect(limited) as client:
+        # An answer of one image is planned with 524 bytes here; 1 MiB is kept for what is not images.
+        assert client.model().max_request_images == (1 << 20) // 524
+        assert len(client.predict(np.zeros((2001, 8, 8, 1), np.uint8))) == 2001
+        with pytest.raises(InputError, match="give smaller batches"):
+            client.predict([bytes(3 << 20)])
+        with pytest.raises(InputError, match="give smaller batches"):
+            list(client.predict_stream([[bytes(3 << 20)]]))
+    with (
+        PrelabelClient(limited.address, max_message_bytes=1000) as small,
+        pytest.raises(InputError, match="over the limit of 1000"),
+    ):
+        small.predict([bytes(1000)])
+
+
+def test_a_compressed_message_is_measured_by_what_it_unpacks_to(limited: RunningServer) -> None:
+    request = pb.PredictRequest(encoded=pb.EncodedImages(images=[bytes(40 << 20)]))
+    options = [("grpc.max_send_message_length", 64 << 20)]
+    with grpc.insecure_channel(limited.address, options=options) as channel:
+        stub = PrelabelServiceStub(channel)
+        with pytest.raises(grpc.RpcError, match="larger than max") as caught:
+            stub.Predict(request, compression=grpc.Compression.Gzip, timeout=30)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        small = pb.PredictRequest(encoded=pb.EncodedImages(images=[bytes(1000)]))
+        assert len(stub.Predict(small, compression=grpc.Compression.Gzip, timeout=30).errors) == 1
+
+
+def png(width: int, height: int) -> bytes:
+    """A black image, one bit a pixel: complete, valid, and about a thousandth of its pixels in size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(9)
+    row = bytes(1 + (width + 7) // 8)
+    pixels = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def test_a_decompression_bomb_is_an_error_of_its_item(limited: RunningServer) -> None:
+    bomb = png(30_000, 30_000)
+    assert len(bomb) < 200_000
+    good = io.BytesIO()
+    Image.new("L", (1000, 1000), 230).save(good, "PNG")
+    with connect(limited) as client:
+        batch = client.predict([bomb, good.getvalue(), png(1001, 1000)])
+    assert list(batch.errors) == [0, 2]
+    assert batch.errors[0].startswith("over the limit of 1000000 pixels: Image size (900000000 pixels)")
+    assert batch.errors[2] == "1001 x 1000 pixels are over the limit of 1000000 pixels"
+    assert batch.label_index[1] == 2
+
+
+def test_metadata_over_8_kib_is_refused(limited: RunningServer) -> None:
+    with grpc.insecure_channel(limited.address) as channel:
+        stub = PrelabelServiceStub(channel)
+        stub.GetModel(pb.GetModelRequest(), metadata=[("x-note", "y" * 6000)], timeout=30)
+        with pytest.raises(grpc.RpcError, match="metadata size exceeds") as caught:
+            stub.GetModel(pb.GetModelRequest(), metadata=[("x-note", "y" * 8500)], timeout=30)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_connections_are_bounded_and_their_places_come_back(limited: RunningServer) -> None:
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with ExitStack() as stack:
+        channels = [stack.enter_context(grpc.insecure_channel(limited.address, options=options)) for _ in range(8)]
+        outcomes = []
+        for channel in channels:
+            try:
+                PrelabelServiceStub(channel).GetModel(pb.GetModelRequest(), timeout=30)
+                outcomes.append("answered")
+            except grpc.RpcError as error:
+                outcomes.append(error.code().name)
+    assert outcomes == ["answered"] * 6 + ["UNAVAILABLE"] * 2
+    # Closing takes a moment.
+    with PrelabelClient(limited.address, retry_for_s=30) as client:
+        client.model()
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS, PING, GOAWAY = 4, 6, 7
+
+
+def frame(kind: int, payload: bytes = b"", flags: int = 0) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + bytes(4) + payload
+
+
+def read_frame(stream: io.BufferedReader) -> tuple[int, bytes]:
+    head = stream.read(9)
+    assert len(head) == 9, "the server closed the connection without a word"
+    return head[3], stream.read(int.from_bytes(head[:3], "big"))
+
+
+def test_http2_settings_and_pings(limited: RunningServer) -> None:
+    host, _, port = limited.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection, connection.makefile("rb") as stream:
+        connection.sendall(PREFACE + frame(SETTINGS))
+        kind, payload = read_frame(stream)
+        assert kind == SETTINGS
+        settings = dict(struct.iter_unpack(">HI", payload))
+        assert settings[3] == 100  # MAX_CONCURRENT_STREAMS
+        assert settings[6] == 8 << 10  # MAX_HEADER_LIST_SIZE
+        connection.sendall(b"".join(frame(PING, struct.pack(">Q", number)) for number in range(6)))
+        while kind != GOAWAY:
+            kind, payload = read_frame(stream)
+        assert payload[4:8] == bytes([0, 0, 0, 0x0B])  # ENHANCE_YOUR_CALM
+        assert b"too_many_pings" in payload
+
+
+# --- what errors say -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
+def test_bytes_that_are_no_message_are_invalid(limited: RunningServer, stream: bool) -> None:
+    garbage = b"\xff\xff\xff"
+    with grpc.insecure_channel(limited.address) as channel:
+        if stream:
+            call = channel.stream_stream(f"{PREDICT}Stream")(iter([garbage]), timeout=30)
+        else:
+            call = channel.unary_unary(PREDICT).future(garbage, timeout=30)
+        assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        method = f"{PREDICT}Stream" if stream else PREDICT
+        assert call.details() == f"the bytes sent are no request message of {method}"
+
+
+def test_no_answer_names_a_path_or_a_class_of_the_server(limited: RunningServer, tiny_bundle: Path) -> None:
+    tensor = pb.ImageTensor(shape=[1, 8, 8, 1], dtype=pb.DATA_TYPE_UINT8, data=bytes(64))
+    files = [
+        b"",
+        b"x",
+        b"/etc/passwd",
+        b"\x89PNG\r\n\x1a\n",
+        png(8, 8)[:40],
+        b"GIF89a" + bytes(30),
+        b"II*\0" + bytes(50),
+    ]
+    requests = [
+        pb.PredictRequest(),
+        pb.PredictRequest(tensor=pb.ImageTensor(shape=[1, 2], data=b"1")),
+        pb.PredictRequest(tensor=pb.ImageTensor(shape=[1, 2, 2, 1], dtype=1, data=b"1234")),
+        pb.PredictRequest(tensor=tensor, priority=99),
+        pb.PredictRequest(encoded=pb.EncodedImages(images=files)),
+    ]
+    texts = []
+    with grpc.insecure_channel(limited.address) as channel:
+        stub = PrelabelServiceStub(channel)
+        for request in requests:
+            try:
+                texts += [error.message for error in stub.Predict(request, timeout=30).errors]
+            except grpc.RpcError as error:
+                texts.append(error.details())
+        for method in ("/prelabel.v1.PrelabelService/Nothing", "/x/y", "/"):
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary(method)(b"", timeout=30)
+            texts.append(caught.value.details())
+    assert len(texts) == 4 + len(files) + 3
+    for text in texts:
+        assert not re.search(r"/(tmp|home|usr|work|app)|\.py\b|<class|object at 0x|Traceback", text), text
+        assert str(tiny_bundle) not in text

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from prelabel.bundle import BUNDLE_FILE
+from prelabel.errors import BundleError, InputError
+from serving.repository import scan, select
+
+
+def put(directory: Path, content: str = "{}") -> None:
+    directory.mkdir(parents=True)
+    (directory / BUNDLE_FILE).write_text(content)
+
+
+def test_a_bundle_is_one_version_named_by_its_model_id(tmp_path: Path) -> None:
+    put(tmp_path / "bundle", '{"model_id": "abc"}')
+    (found,) = scan(tmp_path / "bundle")
+    assert (found.version, found.directory) == ("abc", tmp_path / "bundle")
+
+
+def test_folders_are_versions_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for name in ("10", "9", "v11", "2026-01", "2025-12", ".11.new"):
+        put(tmp_path / name)
+    (tmp_path / "12").mkdir()  # still being copied
+    (tmp_path / "13").write_text("no folder")
+    assert [found.version for found in scan(tmp_path)] == ["2025-12", "2026-01", "9", "10", "v11"]
+
+
+def test_a_changed_bundle_has_another_signature(tmp_path: Path) -> None:
+    put(tmp_path / "1", '{"model_id": "abc"}')
+    before = scan(tmp_path)
+    assert scan(tmp_path) == before
+    (tmp_path / "1" / BUNDLE_FILE).write_text('{"model_id": "abd"}')
+    assert scan(tmp_path)[0].signature != before[0].signature
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "\x00", '{"model_id": 3}'])
+def test_a_damaged_bundle_is_found_so_that_loading_can_name_it(tmp_path: Path, content: str) -> None:
+    put(tmp_path / "bundle", content)
+    assert len(scan(tmp_path / "bundle")) == 1
+
+
+def test_a_directory_without_bundles_is_an_error(tmp_path: Path) -> None:
+    for root in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(BundleError, match="make export"):
+            scan(root)
+
+
+def test_versions_are_chosen_by_name(tmp_path: Path) -> None:
+    for name in ("1", "2", "3"):
+        put(tmp_path / name)
+    found = scan(tmp_path)
+    assert [bundle.version for bundle in select(found, "latest")] == ["3"]
+    assert [bundle.version for bundle in select(found, "all")] == ["1", "2", "3"]
+    assert [bundle.version for bundle in select(found, "2, 1")] == ["1", "2"]
+    with pytest.raises(InputError, match=r"there is no 4, 5, but 1, 2, 3"):
+        select(found, "4,1,5")
