@@ -68,7 +68,7 @@ class Run:
     bulk: Annotated[BulkConfig, tyro.conf.arg(name="")]
     """How the job is done."""
     server: str | None = None
-    """HOST:PORT of a running server; either this or --model."""
+    """HOST:PORT of a running server, or of several with commas between; either this or --model."""
     connection: Annotated[Connection, tyro.conf.arg(name="")] = field(default_factory=Connection)
     """How the server is reached."""
     retry_for_s: float = 60.0

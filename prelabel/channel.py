@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import grpc
+import grpc.aio
 
 from prelabel.errors import InputError
 from prelabel.tls import Tls, is_loopback
@@ -17,8 +19,35 @@ TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,512}={0,2}")
 Metadata = tuple[tuple[str, str], ...]
 
 
-def open_channel(address: str, options: Iterable[tuple[str, object]], tls: Tls | None) -> grpc.Channel:
-    """Returns a channel to `HOST:PORT`; it connects when it is used.
+Options = Iterable[tuple[str, object]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a channel to one server is made of, for `grpc` and for `grpc.aio`."""
+
+    address: str
+    """`HOST:PORT`."""
+    options: tuple[tuple[str, object], ...]
+    """gRPC's channel options."""
+    credentials: grpc.ChannelCredentials | None
+    """Whom to trust and who the client is; None: not encrypted."""
+
+    def open(self) -> grpc.Channel:
+        """Returns a channel for threads; it connects when it is used."""
+        if self.credentials is None:
+            return grpc.insecure_channel(self.address, options=self.options)
+        return grpc.secure_channel(self.address, self.credentials, options=self.options)
+
+    def open_aio(self) -> grpc.aio.Channel:
+        """Returns a channel of the running event loop; it connects when it is used."""
+        if self.credentials is None:
+            return grpc.aio.insecure_channel(self.address, options=self.options)
+        return grpc.aio.secure_channel(self.address, self.credentials, options=self.options)
+
+
+def channel_to(address: str, options: Options, tls: Tls | None) -> Recipe:
+    """Returns how a channel to `HOST:PORT` is opened.
 
     Raises:
         InputError: A file of `tls` cannot be used.
@@ -26,12 +55,20 @@ def open_channel(address: str, options: Iterable[tuple[str, object]], tls: Tls |
     if tls is None:
         # What is for this machine must not leave it by way of the proxy that http_proxy names.
         direct = (("grpc.enable_http_proxy", 0),) if is_loopback(address.rpartition(":")[0]) else ()
-        return grpc.insecure_channel(address, options=(*options, *direct))
+        return Recipe(address, (*options, *direct), None)
     tls.check()
     ca, key, certificate = (None if path is None else path.read_bytes() for path in (tls.ca, tls.key, tls.certificate))
-    credentials = grpc.ssl_channel_credentials(ca, key, certificate)
     name = () if tls.server_name is None else (("grpc.ssl_target_name_override", tls.server_name),)
-    return grpc.secure_channel(address, credentials, options=(*options, *name))
+    return Recipe(address, (*options, *name), grpc.ssl_channel_credentials(ca, key, certificate))
+
+
+def open_channel(address: str, options: Options, tls: Tls | None) -> grpc.Channel:
+    """Returns a channel to `HOST:PORT`; it connects when it is used.
+
+    Raises:
+        InputError: As `channel_to`.
+    """
+    return channel_to(address, options, tls).open()
 
 
 def bearer(token: str | None, address: str, tls: Tls | None, over_plaintext: bool) -> Metadata:

@@ -1,33 +1,34 @@
 """One bidirectional gRPC call, used from one thread, with a deadline for every answer."""
 
-import contextlib
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import grpc
+
+from prelabel.failures import Failure, failure_of, silence
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 
 
-_LOOK_S = 0.5
-"""How often a silent call is looked at: rare enough to cost nothing, soon enough for a retry."""
+class _Met:
+    """The server's initial metadata came."""
 
 
-class StalledError(Exception):
-    """No answer came in time; gRPC has deadlines for whole calls only."""
+_MET = _Met()
 
 
 class Duplex(Generic[RequestT, ResponseT]):
-    """Sends and receives on a new call of `method`; neither is bounded here, the caller counts what is unanswered."""
+    """Sends and receives on a new call of `method`; neither is bounded here, the caller counts what is unanswered.
 
-    def __init__(self, method: Callable[[Iterator[RequestT]], Any], timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+    First `meet` the server, then `receive`.
+    """
+
+    def __init__(self, method: Callable[[Iterator[RequestT]], Any]) -> None:
         self._requests: queue.SimpleQueue[RequestT | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[ResponseT | grpc.RpcError | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[ResponseT | Failure | _Met | None] = queue.SimpleQueue()
         self._call = method(self._feed())
         threading.Thread(target=self._read, name="prelabel-stream", daemon=True).start()
 
@@ -39,16 +40,15 @@ class Duplex(Generic[RequestT, ResponseT]):
         """Tells the server that no more requests come."""
         self._requests.put(None)
 
-    def receive(self) -> ResponseT | None:
-        """Returns the next response, or None where the server has ended the stream.
+    def meet(self, timeout_s: float) -> Failure | None:
+        """Waits for the server's initial metadata; returns the failure where the call broke off or nothing came."""
+        answer = self._next(timeout_s)
+        return answer if isinstance(answer, Failure) else None
 
-        Raises:
-            grpc.RpcError: The stream broke; responses that came before were returned.
-            StalledError: Nothing came for `timeout_s`.
-        """
-        answer = self._next_answer()
-        if isinstance(answer, grpc.RpcError):
-            raise answer
+    def receive(self, timeout_s: float) -> ResponseT | Failure | None:
+        """Returns the next response, None where the server has ended the stream, or the failure that ended it."""
+        answer = self._next(timeout_s)
+        assert not isinstance(answer, _Met), "meet the server first"
         return answer
 
     def close(self) -> None:
@@ -56,16 +56,11 @@ class Duplex(Generic[RequestT, ResponseT]):
         self.end()
         self._call.cancel()
 
-    def _next_answer(self) -> ResponseT | grpc.RpcError | None:
-        deadline = time.monotonic() + self._timeout_s
-        while (left_s := deadline - time.monotonic()) > 0:
-            ended = not self._call.is_active()
-            with contextlib.suppress(queue.Empty):
-                return self._answers.get(timeout=min(left_s, _LOOK_S))
-            if ended:
-                # When a server dies just as a call starts, gRPC can end the call without waking its reader.
-                return cast(grpc.RpcError, self._call)
-        raise StalledError
+    def _next(self, timeout_s: float) -> ResponseT | Failure | _Met | None:
+        try:
+            return self._answers.get(timeout=timeout_s)
+        except queue.Empty:
+            return silence(timeout_s)
 
     def _feed(self) -> Iterator[RequestT]:
         while (request := self._requests.get()) is not None:
@@ -73,8 +68,10 @@ class Duplex(Generic[RequestT, ResponseT]):
 
     def _read(self) -> None:
         try:
+            self._call.initial_metadata()
+            self._answers.put(_MET)
             for response in self._call:
                 self._answers.put(response)
             self._answers.put(None)
         except grpc.RpcError as error:
-            self._answers.put(error)
+            self._answers.put(failure_of(error))

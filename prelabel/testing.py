@@ -1,4 +1,4 @@
-"""A prelabel server without a model, for the tests of programs that use `prelabel.client`.
+"""A prelabel server without a model, for the tests of programs that use one of the clients.
 
     def test_my_program():
         with FakeServer(classes=("cat", "dog"), image=ImageSpec(32, 32, 3)) as server:
@@ -20,12 +20,12 @@ from typing import Any, Self
 import grpc
 import numpy as np
 
-from prelabel.client import MAX_MESSAGE_BYTES
 from prelabel.errors import ImageError
 from prelabel.images import ImageSpec, Pixels, decode_image
 from prelabel.predictions import PredictionBatch, with_failures
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceServicer, add_PrelabelServiceServicer_to_server
+from prelabel.wire import MAX_MESSAGE_BYTES, predict_response
 
 
 class FakeServer(PrelabelServiceServicer):
@@ -39,6 +39,7 @@ class FakeServer(PrelabelServiceServicer):
         image: What the model claims to take.
         model_id: Identity in every answer; the attribute may be set while the server runs.
         max_request_images: Larger requests are INVALID_ARGUMENT.
+        model_version: Requests that name another version, and not `model_id` either, are NOT_FOUND.
     """
 
     def __init__(
@@ -47,9 +48,11 @@ class FakeServer(PrelabelServiceServicer):
         image: ImageSpec | None = None,
         model_id: str = "fake000000000000",
         max_request_images: int = 4096,
+        model_version: str = "1",
     ) -> None:
         self.classes, self.image = tuple(classes), image or ImageSpec(28, 28, 1)
         self.model_id, self.max_request_images = model_id, max_request_images
+        self.model_version = model_version
         self.calls = 0
         """Calls that arrived; a stream is one call."""
         self.batches = 0
@@ -120,6 +123,7 @@ class FakeServer(PrelabelServiceServicer):
     def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:  # noqa: N802
         """Describes the pretended model."""
         self._fail_if_told(self._count_call(), context)
+        self._check_version(request.model_version, context)
         height, width, channels = self.image.shape
         return pb.GetModelResponse(
             model_id=self.model_id,
@@ -128,6 +132,7 @@ class FakeServer(PrelabelServiceServicer):
             input=pb.ImageSpec(height=height, width=width, channels=channels, resize_rule=self.image.resize_rule),
             execution_provider="FakeServer",
             max_request_images=self.max_request_images,
+            model_version=self.model_version,
         )
 
     def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:  # noqa: N802
@@ -140,6 +145,7 @@ class FakeServer(PrelabelServiceServicer):
     ) -> Iterator[pb.PredictResponse]:
         """Answers batch after batch."""
         failure = self._count_call()
+        context.send_initial_metadata(())
         for answers, request in enumerate(request_iterator):
             if failure is not None and answers >= failure[1]:
                 self._fail_if_told(failure, context)
@@ -154,8 +160,13 @@ class FakeServer(PrelabelServiceServicer):
         if failure is not None:
             context.abort(failure[0], "told to fail by FakeServer.fail_next")
 
+    def _check_version(self, wanted: str, context: Any) -> None:
+        if wanted not in ("", self.model_version, self.model_id):
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no model {wanted!r}: {self.model_version} is served")
+
     def _answer(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:
         self._released.wait()
+        self._check_version(request.model_version, context)
         if request.WhichOneof("images") == "encoded":
             images, errors = self._decode(list(request.encoded.images))
         else:
@@ -167,15 +178,7 @@ class FakeServer(PrelabelServiceServicer):
         with self._lock:
             self.batches += 1
             self.images += total
-        return pb.PredictResponse(
-            request_id=request.request_id,
-            model_id=batch.model_id,
-            probabilities=batch.probabilities.ravel().tolist(),
-            realness=batch.realness.tolist(),
-            label_index=batch.label_index.tolist(),
-            confidence=batch.confidence.tolist(),
-            errors=[pb.ItemError(index=i, message=message) for i, message in batch.errors.items()],
-        )
+        return predict_response(request, batch)
 
     def _tensor(self, tensor: pb.ImageTensor, context: Any) -> Pixels:
         shape = tuple(tensor.shape)

@@ -15,6 +15,7 @@ from prelabel.images import Pixels
 from prelabel.predictions import PredictionBatch, Priority, with_failures
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceServicer, add_PrelabelServiceServicer_to_server
+from prelabel.wire import predict_response
 from serving.model import MAX_REQUEST_IMAGES, Model
 from serving.models import Models
 from serving.requests import RequestRecord
@@ -72,6 +73,8 @@ class PrelabelService(PrelabelServiceServicer):
 
         A version that was loaded for one request answers the later ones, also where a newer one is loaded meanwhile.
         """
+        # Tells the client that the call has arrived: the first answer may take its time.
+        await context.send_initial_metadata(())
         with contextlib.ExitStack() as leases:
             chosen: dict[str, Model] = {}
 
@@ -104,7 +107,7 @@ async def _answer(
     with seen.stage("encode"):
         answer = with_failures(answer, errors, total)
         seen.unusable = len(answer.errors)
-        return _response(request.request_id, answer)
+        return predict_response(request, answer)
 
 
 async def _images(request: pb.PredictRequest, model: Model) -> tuple[Pixels, dict[int, str], int]:
@@ -161,15 +164,3 @@ def _tensor(tensor: pb.ImageTensor) -> Pixels:
             f"the tensor's data has {len(tensor.data)} bytes, but shape {shape} of uint8 has {math.prod(shape)}"
         )
     return np.frombuffer(tensor.data, np.uint8).reshape(shape)
-
-
-def _response(request_id: str, batch: PredictionBatch) -> pb.PredictResponse:
-    return pb.PredictResponse(
-        request_id=request_id,
-        model_id=batch.model_id,
-        probabilities=batch.probabilities.ravel().tolist(),
-        realness=batch.realness.tolist(),
-        label_index=batch.label_index.tolist(),
-        confidence=batch.confidence.tolist(),
-        errors=[pb.ItemError(index=i, message=message) for i, message in batch.errors.items()],
-    )

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aprelabel/v1/prelabel.proto\x12\x0bprelabel.v1\"(\n\x0fGetModelRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\t\"\xb9\x01\n\x10GetModelResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x03 \x03(\t\x12%\n\x05input\x18\x04 \x01(\x0b\x32\x16.prelabel.v1.ImageSpec\x12\x1a\n\x12\x65xecution_provider\x18\x05 \x01(\t\x12\x1a\n\x12max_request_images\x18\x06 \x01(\r\x12\x15\n\rmodel_version\x18\x07 \x01(\t\"Q\n\tImageSpec\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x13\n\x0bresize_rule\x18\x04 \x01(\t\"\xc9\x01\n\x0ePredictRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\x06tensor\x18\x02 \x01(\x0b\x32\x18.prelabel.v1.ImageTensorH\x00\x12-\n\x07\x65ncoded\x18\x03 \x01(\x0b\x32\x1a.prelabel.v1.EncodedImagesH\x00\x12\'\n\x08priority\x18\x04 \x01(\x0e\x32\x15.prelabel.v1.Priority\x12\x15\n\rmodel_version\x18\x05 \x01(\tB\x08\n\x06images\"P\n\x0bImageTensor\x12\r\n\x05shape\x18\x01 \x03(\r\x12$\n\x05\x64type\x18\x02 \x01(\x0e\x32\x15.prelabel.v1.DataType\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x1f\n\rEncodedImages\x12\x0e\n\x06images\x18\x01 \x03(\x0c\"\xb1\x01\n\x0fPredictResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x15\n\rprobabilities\x18\x03 \x03(\x02\x12\x10\n\x08realness\x18\x04 \x03(\x02\x12\x13\n\x0blabel_index\x18\x05 \x03(\x11\x12\x12\n\nconfidence\x18\x06 \x03(\x02\x12&\n\x06\x65rrors\x18\x07 \x03(\x0b\x32\x16.prelabel.v1.ItemError\"+\n\tItemError\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t*Q\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n\rPRIORITY_BULK\x10\x02*:\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x01\x32\xf0\x01\n\x0fPrelabelService\x12G\n\x08GetModel\x12\x1c.prelabel.v1.GetModelRequest\x1a\x1d.prelabel.v1.GetModelResponse\x12\x44\n\x07Predict\x12\x1b.prelabel.v1.PredictRequest\x1a\x1c.prelabel.v1.PredictResponse\x12N\n\rPredictStream\x12\x1b.prelabel.v1.PredictRequest\x1a\x1c.prelabel.v1.PredictResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aprelabel/v1/prelabel.proto\x12\x0bprelabel.v1\"(\n\x0fGetModelRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\t\"\xb9\x01\n\x10GetModelResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x03 \x03(\t\x12%\n\x05input\x18\x04 \x01(\x0b\x32\x16.prelabel.v1.ImageSpec\x12\x1a\n\x12\x65xecution_provider\x18\x05 \x01(\t\x12\x1a\n\x12max_request_images\x18\x06 \x01(\r\x12\x15\n\rmodel_version\x18\x07 \x01(\t\"Q\n\tImageSpec\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x13\n\x0bresize_rule\x18\x04 \x01(\t\"\xde\x01\n\x0ePredictRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\x06tensor\x18\x02 \x01(\x0b\x32\x18.prelabel.v1.ImageTensorH\x00\x12-\n\x07\x65ncoded\x18\x03 \x01(\x0b\x32\x1a.prelabel.v1.EncodedImagesH\x00\x12\'\n\x08priority\x18\x04 \x01(\x0e\x32\x15.prelabel.v1.Priority\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x13\n\x0braw_answers\x18\x06 \x01(\x08\x42\x08\n\x06images\"P\n\x0bImageTensor\x12\r\n\x05shape\x18\x01 \x03(\r\x12$\n\x05\x64type\x18\x02 \x01(\x0e\x32\x15.prelabel.v1.DataType\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x1f\n\rEncodedImages\x12\x0e\n\x06images\x18\x01 \x03(\x0c\"\xe2\x01\n\x0fPredictResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x15\n\rprobabilities\x18\x03 \x03(\x02\x12\x10\n\x08realness\x18\x04 \x03(\x02\x12\x13\n\x0blabel_index\x18\x05 \x03(\x11\x12\x12\n\nconfidence\x18\x06 \x03(\x02\x12&\n\x06\x65rrors\x18\x07 \x03(\x0b\x32\x16.prelabel.v1.ItemError\x12\x19\n\x11probabilities_raw\x18\x08 \x01(\x0c\x12\x14\n\x0crealness_raw\x18\t \x01(\x0c\"+\n\tItemError\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t*Q\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n\rPRIORITY_BULK\x10\x02*:\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x01\x32\xf0\x01\n\x0fPrelabelService\x12G\n\x08GetModel\x12\x1c.prelabel.v1.GetModelRequest\x1a\x1d.prelabel.v1.GetModelResponse\x12\x44\n\x07Predict\x12\x1b.prelabel.v1.PredictRequest\x1a\x1c.prelabel.v1.PredictResponse\x12N\n\rPredictStream\x12\x1b.prelabel.v1.PredictRequest\x1a\x1c.prelabel.v1.PredictResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'prelabel.v1.prelabel_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=900
-  _globals['_PRIORITY']._serialized_end=981
-  _globals['_DATATYPE']._serialized_start=983
-  _globals['_DATATYPE']._serialized_end=1041
+  _globals['_PRIORITY']._serialized_start=970
+  _globals['_PRIORITY']._serialized_end=1051
+  _globals['_DATATYPE']._serialized_start=1053
+  _globals['_DATATYPE']._serialized_end=1111
   _globals['_GETMODELREQUEST']._serialized_start=43
   _globals['_GETMODELREQUEST']._serialized_end=83
   _globals['_GETMODELRESPONSE']._serialized_start=86
@@ -42,15 +42,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMAGESPEC']._serialized_start=273
   _globals['_IMAGESPEC']._serialized_end=354
   _globals['_PREDICTREQUEST']._serialized_start=357
-  _globals['_PREDICTREQUEST']._serialized_end=558
-  _globals['_IMAGETENSOR']._serialized_start=560
-  _globals['_IMAGETENSOR']._serialized_end=640
-  _globals['_ENCODEDIMAGES']._serialized_start=642
-  _globals['_ENCODEDIMAGES']._serialized_end=673
-  _globals['_PREDICTRESPONSE']._serialized_start=676
-  _globals['_PREDICTRESPONSE']._serialized_end=853
-  _globals['_ITEMERROR']._serialized_start=855
-  _globals['_ITEMERROR']._serialized_end=898
-  _globals['_PRELABELSERVICE']._serialized_start=1044
-  _globals['_PRELABELSERVICE']._serialized_end=1284
+  _globals['_PREDICTREQUEST']._serialized_end=579
+  _globals['_IMAGETENSOR']._serialized_start=581
+  _globals['_IMAGETENSOR']._serialized_end=661
+  _globals['_ENCODEDIMAGES']._serialized_start=663
+  _globals['_ENCODEDIMAGES']._serialized_end=694
+  _globals['_PREDICTRESPONSE']._serialized_start=697
+  _globals['_PREDICTRESPONSE']._serialized_end=923
+  _globals['_ITEMERROR']._serialized_start=925
+  _globals['_ITEMERROR']._serialized_end=968
+  _globals['_PRELABELSERVICE']._serialized_start=1114
+  _globals['_PRELABELSERVICE']._serialized_end=1354
 # @@protoc_insertion_point(module_scope)

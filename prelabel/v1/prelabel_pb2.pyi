@@ -170,12 +170,17 @@ class PredictRequest(_message.Message):
     ENCODED_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RAW_ANSWERS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller and echoed in the response."""
     priority: Global___Priority.ValueType
     model_version: _builtins.str
     """As in GetModelRequest. Requests of one stream that name the same version get the same model, also where a newer one
     is loaded meanwhile.
+    """
+    raw_answers: _builtins.bool
+    """Answer in probabilities_raw and realness_raw, and leave the repeated columns empty: a program that computes with arrays
+    copies the bytes, where it would read the columns number by number.
     """
     @_builtins.property
     def tensor(self) -> Global___ImageTensor: ...
@@ -189,10 +194,11 @@ class PredictRequest(_message.Message):
         encoded: Global___EncodedImages | None = ...,
         priority: Global___Priority.ValueType = ...,
         model_version: _builtins.str = ...,
+        raw_answers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "images", b"images", "tensor", b"tensor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "images", b"images", "model_version", b"model_version", "priority", b"priority", "request_id", b"request_id", "tensor", b"tensor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "images", b"images", "model_version", b"model_version", "priority", b"priority", "raw_answers", b"raw_answers", "request_id", b"request_id", "tensor", b"tensor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_images: _TypeAlias = _typing.Literal["tensor", "encoded"]  # noqa: Y015
     _WhichOneofArgType_images: _TypeAlias = _typing.Literal["images", b"images"]  # noqa: Y015
@@ -263,8 +269,16 @@ class PredictResponse(_message.Message):
     LABEL_INDEX_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
+    PROBABILITIES_RAW_FIELD_NUMBER: _builtins.int
+    REALNESS_RAW_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     model_id: _builtins.str
+    probabilities_raw: _builtins.bytes
+    """Where the request says raw_answers: the bytes of the column `probabilities`, little-endian float32 [B, K], row-major.
+    The columns 3 to 6 are empty then; label_index and confidence are argmax and maximum of a row.
+    """
+    realness_raw: _builtins.bytes
+    """Where the request says raw_answers: the bytes of the column `realness`, little-endian float32 [B]."""
     @_builtins.property
     def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Class probabilities float32 [B, K], row-major, 0..1, each row sums to 1; NaN in the rows of failed items."""
@@ -295,10 +309,12 @@ class PredictResponse(_message.Message):
         label_index: _abc.Iterable[_builtins.int] | None = ...,
         confidence: _abc.Iterable[_builtins.float] | None = ...,
         errors: _abc.Iterable[Global___ItemError] | None = ...,
+        probabilities_raw: _builtins.bytes = ...,
+        realness_raw: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "errors", b"errors", "label_index", b"label_index", "model_id", b"model_id", "probabilities", b"probabilities", "realness", b"realness", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "errors", b"errors", "label_index", b"label_index", "model_id", b"model_id", "probabilities", b"probabilities", "probabilities_raw", b"probabilities_raw", "realness", b"realness", "realness_raw", b"realness_raw", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

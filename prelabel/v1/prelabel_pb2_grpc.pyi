@@ -47,7 +47,8 @@ class PrelabelServiceStub:
     """Predict for many batches in flight. Exactly one response per request, in the order of the requests. A bad request
     ends the stream with INVALID_ARGUMENT, after the answers to the requests before it. A server that stops answers what
     it has read and ends the stream with UNAVAILABLE: send the unanswered requests again. The server reads at most 8
-    requests ahead of its answers.
+    requests ahead of its answers. It sends its initial metadata as soon as the call arrives: a client that sees none for
+    some seconds talks to nobody, and may call anew.
     """
 
 @_typing.type_check_only
@@ -66,7 +67,8 @@ class PrelabelServiceAsyncStub(PrelabelServiceStub):
     """Predict for many batches in flight. Exactly one response per request, in the order of the requests. A bad request
     ends the stream with INVALID_ARGUMENT, after the answers to the requests before it. A server that stops answers what
     it has read and ends the stream with UNAVAILABLE: send the unanswered requests again. The server reads at most 8
-    requests ahead of its answers.
+    requests ahead of its answers. It sends its initial metadata as soon as the call arrives: a client that sees none for
+    some seconds talks to nobody, and may call anew.
     """
 
 class PrelabelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -100,7 +102,8 @@ class PrelabelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Predict for many batches in flight. Exactly one response per request, in the order of the requests. A bad request
         ends the stream with INVALID_ARGUMENT, after the answers to the requests before it. A server that stops answers what
         it has read and ends the stream with UNAVAILABLE: send the unanswered requests again. The server reads at most 8
-        requests ahead of its answers.
+        requests ahead of its answers. It sends its initial metadata as soon as the call arrives: a client that sees none for
+        some seconds talks to nobody, and may call anew.
         """
 
 def add_PrelabelServiceServicer_to_server(servicer: PrelabelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -150,6 +150,15 @@ async def test_a_stream_has_its_window_of_batches_in_flight_and_no_more() -> Non
         assert [int(response.request_id) async for response in call] == list(range(40))
 
 
+async def test_a_stream_shows_a_sign_of_its_server_before_the_first_request() -> None:
+    async with serving(EchoEngine()) as (_, channel):
+        stream = PrelabelServiceStub(channel).PredictStream()
+        async with asyncio.timeout(60):
+            await stream.initial_metadata()
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF
+
+
 async def test_small_batches_of_one_stream_are_joined() -> None:
     engine = EchoEngine()
     async with serving(engine, max_queue_delay_ms=3_600_000.0, max_batch_size=STREAM_WINDOW) as (_, channel):

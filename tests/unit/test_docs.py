@@ -4,6 +4,10 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+from PIL import Image
+
+from prelabel.testing import FakeServer
 from scripts.render import render
 
 ROOT = Path(__file__).parents[2]
@@ -40,3 +44,19 @@ def test_make_targets_that_the_pages_name_exist() -> None:
         named = re.findall(r"(?:^    |`)make ((?:[a-z][a-z0-9-]*\s?)+)", page.read_text(), re.MULTILINE)
         for target in " ".join(named).split():
             assert target in targets, f"{page.name}: make {target}"
+
+
+def test_the_python_code_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in ("digit.png", "photos/1.png", "photos/2.png", "photos/3.png"):
+        Image.new("L", (28, 28), 200).save(name)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    with FakeServer() as one, FakeServer() as other:
+        for block in blocks:
+            code = block.replace("127.0.0.1:50051", one.address).replace("127.0.0.1:50052", other.address)
+            exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.count("dog") == 4

@@ -10,31 +10,15 @@ from PIL import Image
 
 from prelabel.client import MAX_MESSAGE_BYTES, PrelabelClient
 from prelabel.duplex import Duplex
-from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError
-from prelabel.images import ImageSpec, Pixels
-from prelabel.predictions import PredictionBatch
+from prelabel.errors import InputError, ModelNotFoundError, OverloadedError, RemoteError, ServerUnavailableError
+from prelabel.failures import silence
+from prelabel.images import Pixels
 from prelabel.testing import FakeServer
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
+from support.clients import CLASSES, SPEC, Time, assert_same, images
 
-CLASSES = ("a", "b", "c")
-SPEC = ImageSpec(6, 5, 1)
 UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
-class Time:
-    """A clock that only sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        self.sleeps = 0
-
-    def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
-        self.sleeps += 1
-
-    def clock(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture
@@ -60,18 +44,6 @@ def unused_port() -> Iterator[int]:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
-
-
-def images(count: int, seed: int = 0) -> Pixels:
-    """Images of different brightness, so that their answers differ."""
-    generator = np.random.default_rng(seed)
-    return (generator.integers(0, 256, (count, 1, 1, 1)) * generator.random((count, *SPEC.shape))).astype(np.uint8)
-
-
-def assert_same(given: PredictionBatch, wanted: PredictionBatch) -> None:
-    np.testing.assert_array_equal(given.probabilities, wanted.probabilities)
-    np.testing.assert_array_equal(given.realness, wanted.realness)
-    assert (given.model_id, given.errors) == (wanted.model_id, wanted.errors)
 
 
 def test_the_model_is_described(client: PrelabelClient) -> None:
@@ -115,6 +87,7 @@ def test_a_failing_call_is_tried_again(
     ("code", "kind"),
     [
         (grpc.StatusCode.INVALID_ARGUMENT, InputError),
+        (grpc.StatusCode.NOT_FOUND, ModelNotFoundError),
         (grpc.StatusCode.INTERNAL, RemoteError),
         (grpc.StatusCode.UNIMPLEMENTED, RemoteError),
         (grpc.StatusCode.DEADLINE_EXCEEDED, ServerUnavailableError),
@@ -176,31 +149,25 @@ def test_a_stream_that_fell_silent_is_opened_again(server: FakeServer) -> None:
     assert server.calls == 2
 
 
-class DeadCall(grpc.RpcError):
-    """A call that gRPC has ended without waking its reader, as it can when a server dies just as the call starts."""
+class DeadCall:
+    """A call that stays silent for ever, as one can whose server dies just as it starts."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
 
-    def __iter__(self) -> Iterator[None]:
+    def initial_metadata(self) -> None:
         self.cancelled.wait()
+
+    def __iter__(self) -> Iterator[None]:
         return iter(())
-
-    def is_active(self) -> bool:
-        return False
-
-    def code(self) -> grpc.StatusCode:
-        return UNAVAILABLE
 
     def cancel(self) -> None:
         self.cancelled.set()
 
 
-def test_a_call_that_ended_in_silence_is_noticed_before_the_deadline() -> None:
-    call = DeadCall()
-    stream: Duplex[int, int] = Duplex(lambda requests: call, timeout_s=600)
-    with pytest.raises(DeadCall):
-        stream.receive()
+def test_a_call_that_is_silent_from_its_start_has_a_deadline_of_its_own() -> None:
+    stream: Duplex[int, int] = Duplex(lambda requests: DeadCall())
+    assert stream.meet(timeout_s=0.01) == silence(0.01)
     stream.close()
 
 
@@ -334,3 +301,18 @@ def test_the_stream_has_its_time_anew_after_every_answer(server: FakeServer, tim
             server.fail_next(1, UNAVAILABLE, after_answers=1)
         assert len(list(client.predict_stream([images(1)] * 11, window=1))) == 11
     assert (time.sleeps, time.now_s) == (10, pytest.approx(0.5))
+
+
+def test_a_version_is_asked_for_by_name_or_model_id(server: FakeServer) -> None:
+    for version in ("1", server.model_id):
+        with PrelabelClient(server.address, model_version=version) as client:
+            assert client.model().model_version == "1"
+            assert len(client.predict(images(2))) == 2
+            assert [len(answer) for answer in client.predict_stream([images(3)])] == [3]
+    with PrelabelClient(server.address, model_version="9") as client:
+        with pytest.raises(ModelNotFoundError, match=r"the server at .*: no model '9': 1 is served"):
+            client.model()
+        with pytest.raises(ModelNotFoundError, match=r"the server at .*: no model '9': 1 is served"):
+            client.predict(images(2))
+        with pytest.raises(ModelNotFoundError, match=r"the server at .*: no model '9': 1 is served"):
+            list(client.predict_stream([images(1)]))

@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import pytest
 
-from prelabel.client import MAX_MESSAGE_BYTES
 from prelabel.errors import InputError
 from prelabel.images import ImageSpec, Pixels
 from prelabel.predictions import PredictionBatch, Priority
 from prelabel.v1 import prelabel_pb2 as pb
+from prelabel.wire import MAX_MESSAGE_BYTES
 from serving.batcher import Batcher
 from serving.decoder import Decoder
 from serving.model import Model
@@ -69,6 +69,8 @@ class PriorityRecorder:
 class NoDeadline:
     def time_remaining(self) -> None:
         return None
+
+    async def send_initial_metadata(self, metadata: tuple[()]) -> None: ...
 
 
 async def test_single_requests_are_interactive_and_streams_bulk_unless_they_say_otherwise() -> None:
