@@ -53,6 +53,19 @@ def test_answers_belong_to_their_images_whatever_thread_asks(gpu: Gpu, tiny_bund
     assert {size for session in gpu.sessions for size, _ in session.runs} == {1, 2, 4}
 
 
+def test_threads_that_ask_at_the_same_time_have_a_session_each(gpu: Gpu, tiny_bundle: Path) -> None:
+    engine = load_engine(tiny_bundle, "cuda", callers=2, max_batch_size=1)
+    while not gpu.entered.empty():
+        gpu.entered.get()
+    gpu.gate.clear()
+    with ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(engine.predict, tiny_images([pixel])) for pixel in (16, 128, 240)]
+        first_two = [gpu.entered.get(timeout=30), gpu.entered.get(timeout=30)]
+        gpu.gate.set()
+        assert [answer.result(30).label_index.tolist() for answer in answers] == [[0], [1], [2]]
+    assert sorted(map(id, first_two)) == sorted(map(id, gpu.sessions))
+
+
 def test_memory_is_unlocked_when_an_engine_goes(gpu: Gpu, tiny_bundle: Path) -> None:
     engine = load_engine(tiny_bundle, "cuda", callers=1, max_batch_size=2)
     assert len(gpu.page_locked_bytes) == 2

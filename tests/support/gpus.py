@@ -1,5 +1,6 @@
 """ONNX Runtime's CUDA provider without a GPU: records what it is asked for and computes on the CPU."""
 
+import queue
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,6 +51,13 @@ class Gpu:
     """cudaHostRegister fails."""
     shift: float = 0.0
     """Added to every answer."""
+    entered: "queue.SimpleQueue[Session]" = field(default_factory=queue.SimpleQueue)
+    """The session of each run that has begun."""
+    gate: threading.Event = field(default_factory=threading.Event)
+    """Cleared: runs wait."""
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         real = onnxruntime.InferenceSession
@@ -57,7 +65,7 @@ class Gpu:
         def session(model: bytes, options: Any, providers: list[Any]) -> Any:
             if providers == ["CPUExecutionProvider"]:
                 return real(model, options, providers=providers)
-            self.sessions.append(Session(real(model, providers=["CPUExecutionProvider"]), dict(providers), self.shift))
+            self.sessions.append(Session(real(model, providers=["CPUExecutionProvider"]), dict(providers), self))
             return self.sessions[-1]
 
         def value(shape: Any, dtype: Any, device: str, number: int) -> DeviceValue:
@@ -89,8 +97,8 @@ class Gpu:
 class Session:
     """Runs on the CPU what is bound; two runs at once would be two on one CUDA stream and its buffers."""
 
-    def __init__(self, real: Any, providers: dict[str, dict[str, str]], shift: float) -> None:
-        self._real, self.providers, self._shift = real, providers, shift
+    def __init__(self, real: Any, providers: dict[str, dict[str, str]], gpu: Gpu) -> None:
+        self._real, self.providers, self._gpu = real, providers, gpu
         self.runs: list[tuple[int, str | None]] = []
         """Batch size and number of the recorded graph of each run."""
         self._running = threading.Lock()
@@ -103,12 +111,14 @@ class Session:
 
     def run_with_iobinding(self, binding: Binding, options: Any) -> None:
         assert self._running.acquire(blocking=False), "two threads use one session"
+        self._gpu.entered.put(self)
+        assert self._gpu.gate.wait(30), "the test never opened the gate"
         try:
             ((name, images),) = binding.inputs.items()
             answers = self._real.run(list(binding.outputs), {name: images.content})
             for value, answer in zip(binding.outputs.values(), answers, strict=True):
                 assert value.content.shape == answer.shape
-                value.content[:] = answer + np.float32(self._shift)
+                value.content[:] = answer + np.float32(self._gpu.shift)
             self.runs.append((len(images.content), _graph_of(options)))
         finally:
             self._running.release()

@@ -38,9 +38,7 @@ def test_every_way_is_compared_and_timed(gpu: Gpu, tiny_bundle: Path, tmp_path: 
         assert all(rate > 0 for rate in way["images_per_s"].values())
 
 
-def test_other_answers_than_the_cpu_s_are_an_error(
-    gpu: Gpu, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_answers_than_the_cpu_s_are_an_error(gpu: Gpu, tiny_bundle: Path) -> None:
     gpu.shift = 0.01
     with pytest.raises(ParityError, match=r"CUDAExecutionProvider differs from the CPU by 1\.00e-02"):
         check(Options(tiny_bundle, images=50, batches=(1, 4), seconds=0.01))
