@@ -31,7 +31,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Goals build on each other: make train export.
 .NOTPARALLEL:
 .PHONY: help setup demo train export serve prelabel test check lint format types imports unit integration e2e \
-        proto proto-check lock image image-check compare other-data soak docs clean
+        proto proto-check lock image image-check compare gpu-check other-data soak docs clean
 
 help: ## list every target in a line
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,6 +112,9 @@ image-check: setup ## build on a debootstrap base with buildah, run the server i
 
 compare: setup ## measure the figures of docs/quality.md again (hours); resumes run by run
 	$(PY) -m scripts.compare $(ARGS)
+
+gpu-check: setup ## on a machine with a GPU: answers, images/s and memory of the CUDA path on runs/NAME/bundle
+	$(PY) -m scripts.gpu_check --model '$(RUN)/bundle' $(ARGS)
 
 other-data: setup ## measure the default preset on composed data sets that it was not tuned on (hours); resumes run by run
 	$(PY) -m scripts.other_data $(ARGS)

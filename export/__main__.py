@@ -33,6 +33,9 @@ def main() -> int:
         f"parity with Keras on {parity.real_images} real and {parity.random_images} random images: "
         f"largest difference {parity.max_abs_difference:.1e}, {parity.argmax_differences} other classes"
     )
+    for tried in bundle.precisions:
+        verdict = "allowed" if tried.passed else "refused"
+        print(f"{tried.precision} by {tried.runtime} ({tried.recipe}): {verdict}, {tried.reason}")
     return 0
 
 

@@ -16,6 +16,8 @@ class Options:
     output: Path | None = None
     """The bundle's folder, replaced if it is there. Default: RUN/bundle."""
     data: Path | None = None
-    """Where the parity check finds real images. Default: the data that the run was trained on."""
+    """Where real images for the checks are. Default: the data that the run was trained on."""
+    precisions: bool = True
+    """Try bfloat16, int8 and float16, too; those that answer as the Keras model does are part of the bundle."""
     unfinished: bool = False
     """Export the newest checkpoint of a run that has not reached its last step."""

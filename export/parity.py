@@ -15,6 +15,7 @@ from export.convert import INPUT_NAME, OUTPUT_NAMES, serving_function
 from prelabel.bundle import Parity
 from prelabel.errors import ImageError, InputError, ParityError
 from prelabel.images import ImageSpec, Pixels
+from prelabel.sources import Source
 from training.dataset import find_splits
 
 IMAGES = 1000
@@ -92,8 +93,15 @@ def read_real_images(data: Path, spec: ImageSpec) -> Pixels:
     Raises:
         InputError: There is no data set, or none of the images can be decoded.
     """
-    source, _ = find_splits(data)
-    block = IMAGES // BLOCKS
+    images = read_spread(find_splits(data)[0], spec, IMAGES)
+    if not len(images):
+        raise InputError(f"data {data} has no image that can be decoded")
+    return images
+
+
+def read_spread(source: Source, spec: ImageSpec, count: int) -> Pixels:
+    """Reads up to `count` images, uint8 [n, H, W, C], in blocks spread over a source; broken ones are left out."""
+    block = -(-count // BLOCKS)
     starts = np.unique(np.linspace(0, max(0, len(source) - block), BLOCKS).astype(int)).tolist()
     images, stop = [], 0
     for start in starts:
@@ -103,9 +111,7 @@ def read_real_images(data: Path, spec: ImageSpec) -> Pixels:
             except ImageError:
                 continue  # training has named it already
         stop = start + block
-    if not images:
-        raise InputError(f"data {data} has no image that can be decoded")
-    return np.stack(images)
+    return np.stack(images) if images else np.empty((0, *spec.shape), np.uint8)
 
 
 def _in_batches(images: Pixels, run: Any) -> Outputs:

@@ -11,9 +11,10 @@ import onnx
 from export.config import Options
 from export.convert import OPSET, to_onnx
 from export.parity import check_parity
+from export.variants import Variants, make_variants
 from prelabel.bundle import BUNDLE_FILE, MODEL_FILE, Bundle, Parity, load_bundle
 from prelabel.errors import InputError
-from prelabel.files import fsync_directory, sha256_file, write_atomically, write_text_atomically
+from prelabel.files import fsync_directory, sha256_file, write_bytes_atomically, write_text_atomically
 from prelabel.images import ImageSpec
 from training.checkpoint import list_checkpoints, load_classifier, read_meta
 from training.config import Recipe
@@ -47,9 +48,13 @@ def export_run(options: Options) -> tuple[Path, Bundle]:
     load_classifier(checkpoints[-1], discriminator)
     discriminator = fold_weight_norm(discriminator, spec, len(meta["classes"]), recipe)
     model = to_onnx(discriminator)
-    parity = check_parity(discriminator, model, _data(options, meta), spec)
+    data = _data(options, meta)
+    parity = check_parity(discriminator, model, data, spec)
+    variants = Variants((), {})
+    if options.precisions:
+        variants = make_variants(discriminator, model, data, spec, tuple(meta["classes"]))
     output = options.output or options.run / "bundle"
-    return output, publish(output, model, parity, meta, spec)
+    return output, publish(output, model, parity, variants, meta, spec)
 
 
 def _data(options: Options, meta: dict[str, Any]) -> Path:
@@ -59,7 +64,9 @@ def _data(options: Options, meta: dict[str, Any]) -> Path:
     return data
 
 
-def publish(output: Path, model: onnx.ModelProto, parity: Parity, meta: dict[str, Any], spec: ImageSpec) -> Bundle:
+def publish(
+    output: Path, model: onnx.ModelProto, parity: Parity, variants: Variants, meta: dict[str, Any], spec: ImageSpec
+) -> Bundle:
     """Writes a bundle beside its place, verifies it as a server would, and moves it there.
 
     Raises:
@@ -71,7 +78,9 @@ def publish(output: Path, model: onnx.ModelProto, parity: Parity, meta: dict[str
     fresh, old = (output.with_name(f".{output.name}.{os.getpid()}.{suffix}") for suffix in ("new", "old"))
     fresh.mkdir()
     try:
-        write_atomically(fresh / MODEL_FILE, lambda file: file.write(model.SerializeToString()))
+        files = {MODEL_FILE: model.SerializeToString(), **variants.files}
+        for name, content in files.items():
+            write_bytes_atomically(fresh / name, content)
         bundle = Bundle(
             name=meta["name"],
             classes=tuple(meta["classes"]),
@@ -81,7 +90,8 @@ def publish(output: Path, model: onnx.ModelProto, parity: Parity, meta: dict[str
             training={
                 key: value for key, value in meta.items() if key not in ("sums", "classes", "input", "name", "data")
             },
-            files={MODEL_FILE: sha256_file(fresh / MODEL_FILE)},
+            files={name: sha256_file(fresh / name) for name in files},
+            precisions=variants.figures,
         )
         write_text_atomically(fresh / BUNDLE_FILE, bundle.to_json())
         load_bundle(fresh)

@@ -74,11 +74,15 @@ class Run:
     retry_for_s: float = 60.0
     """For how many seconds a server that is away or overloaded is tried again: enough for it to be started anew."""
     model: Path | None = None
-    """Bundle to run in this process, without a server (needs the extra `cpu` or `gpu`)."""
+    """Bundle to run in this process, without a server (needs the extra `cpu`, `openvino` or `gpu`)."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """What runs --model: `cuda` and `cpu` are commands, `auto` takes CUDA where it works."""
+    runtime: Literal["auto", "onnxruntime", "openvino"] = "auto"
+    """What computes on it: `auto` times both at the start and takes the faster one."""
+    precision: Literal["auto", "float32", "bfloat16", "int8", "float16"] = "auto"
+    """Numbers inside the model: `auto` takes the fastest of those that the bundle allows."""
     threads: int = 0
-    """Threads of one inference of --model; 0 takes all cores."""
+    """Inferences of --model at the same time, each on one core; 0 uses all cores."""
     progress: ProgressMode = "auto"
     """How progress is shown on the error stream: for people, as JSON lines, or not at all."""
 
@@ -189,13 +193,11 @@ def _predictor(options: Run) -> AbstractContextManager[Predictor]:
             token_over_plaintext=connection.token_over_plaintext,
             retry_for_s=options.retry_for_s,
         )
-    try:
-        from prelabel.embedded import load_predictor
-    except ImportError:
-        raise InputError(
-            "--model needs ONNX Runtime: pip install 'prelabel[cpu]', or 'prelabel[gpu]', or use --server"
-        ) from None
-    return nullcontext(load_predictor(options.model, options.device, options.threads))
+    from prelabel.embedded import load_predictor
+
+    return nullcontext(
+        load_predictor(options.model, options.device, options.threads, options.runtime, options.precision)
+    )
 
 
 def _model_of_server(connection: Connection, address: str) -> object:

@@ -1,8 +1,9 @@
 """The model bundle: the only thing that export and serving share.
 
-A bundle is a directory with `bundle.json` (this dataclass) and the files that it names, `model.onnx` first of all. Its
-`model_id` is a hash over everything else in `bundle.json`, the SHA-256 of every file included: a changed byte anywhere
-makes the bundle another one, and `load_bundle` refuses it.
+A bundle is a directory with `bundle.json` (this dataclass) and the files that it names: `model.onnx` first of all, and
+the graphs of reduced precisions that passed the export's gate. Its `model_id` is a hash over everything else in
+`bundle.json`, the SHA-256 of every file included: a changed byte anywhere makes the bundle another one, and
+`load_bundle` refuses it.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from typing import Any, cast
 from prelabel.errors import BundleError, InputError
 from prelabel.files import sha256_file
 from prelabel.images import ImageSpec
+from prelabel.precisions import VARIANT_FILES, Precision, PrecisionFigures, Runtime
 
 FORMAT_VERSION = 1
 BUNDLE_FILE = "bundle.json"
@@ -64,6 +66,8 @@ class Bundle:
     """Graph output: float32 [N], 0..1."""
     calibration: dict[str, Any] | None = None
     """Temperature and its provenance, where one was fitted on held-out labels."""
+    precisions: tuple[PrecisionFigures, ...] = ()
+    """Every reduced precision that was tried at export, the refused ones too. Without any the model runs in float32."""
     format_version: int = FORMAT_VERSION
 
     @functools.cached_property  # every batch of answers asks for it
@@ -71,6 +75,20 @@ class Bundle:
         """16 hexadecimal characters that stand for the whole content."""
         canonical = json.dumps(_plain(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def allows(self, precision: Precision, runtime: Runtime) -> bool:
+        """Whether the model may run so: float32 always, others where their figures passed."""
+        return precision == "float32" or any(
+            figures.passed for figures in self.figures(precision) if figures.runtime == runtime
+        )
+
+    def figures(self, precision: Precision) -> tuple[PrecisionFigures, ...]:
+        """Returns what is known of a reduced precision."""
+        return tuple(figures for figures in self.precisions if figures.precision == precision)
+
+    def file_of(self, precision: Precision) -> str:
+        """Returns the name of the graph that is run in a precision."""
+        return VARIANT_FILES.get(precision, MODEL_FILE)
 
     def to_json(self) -> str:
         """Returns the text of `bundle.json`."""
@@ -112,7 +130,10 @@ def load_bundle(directory: Path) -> Bundle:
 
 
 def _plain(bundle: Bundle) -> dict[str, Any]:
-    return cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(bundle))))
+    plain = cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(bundle))))
+    if not bundle.precisions:  # bundles that were made before there were any keep their model_id
+        del plain["precisions"]
+    return plain
 
 
 def _from_plain(content: dict[str, Any]) -> Bundle:
@@ -124,11 +145,16 @@ def _from_plain(content: dict[str, Any]) -> Bundle:
     files = content["files"]
     if MODEL_FILE not in files or any(Path(name).name != name for name in files):
         raise BundleError(f"files {sorted(files)} are not those of a bundle: plain names with {MODEL_FILE} among them")
+    precisions = tuple(PrecisionFigures(**figures) for figures in content.get("precisions", ()))
+    for variant in precisions:
+        if variant.passed and VARIANT_FILES.get(variant.precision, MODEL_FILE) not in files:
+            raise BundleError(f"{variant.precision} is allowed, but has no file among {sorted(files)}: export it again")
     return Bundle(
         **{
             **content,
             "classes": tuple(content["classes"]),
             "input": ImageSpec(**content["input"]),
             "parity": Parity(**content["parity"]),
+            "precisions": precisions,
         }
     )

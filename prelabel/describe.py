@@ -73,6 +73,10 @@ def _describe_bundle(path: Path) -> Fields:
         "opset": bundle.opset,
         "parity": dataclasses.asdict(bundle.parity),
         "calibration": bundle.calibration,
+        "precisions": [
+            f"{tried.precision} by {tried.runtime}: {'allowed' if tried.passed else 'refused'}, {tried.reason}"
+            for tried in bundle.precisions
+        ],
         "training": bundle.training,
         "files": bundle.files,
     }

@@ -1,11 +1,12 @@
 """A model inside this process in the place of a server: `prelabel run --model BUNDLE`."""
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from prelabel.engine import Engine, load_engine
+from prelabel.engine import Device, Engine, PrecisionChoice, RuntimeChoice, load_engine, on_gpu, parallel_calls
 from prelabel.images import ImageSpec, Pixels
 from prelabel.predictions import PredictionBatch
 
@@ -37,6 +38,8 @@ class EmbeddedPredictor:
 
     engine: Engine
     """The loaded model."""
+    callers: int = 1
+    """Batches that are in inference at the same time."""
 
     def model(self) -> EmbeddedModel:
         """Returns what the loaded model is."""
@@ -45,10 +48,26 @@ class EmbeddedPredictor:
 
     def predict_stream(self, batches: Iterator[Pixels], window: int = 1) -> Iterator[PredictionBatch]:
         """Yields one answer per batch, in order; `window` has no meaning here."""
-        for pixels in batches:
-            yield self.engine.predict(pixels)
+        running: deque[Future[PredictionBatch]] = deque()
+        with ThreadPoolExecutor(self.callers, thread_name_prefix="inference") as pool:
+            for pixels in batches:
+                running.append(pool.submit(self.engine.predict, pixels))
+                if len(running) > self.callers:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
 
 
-def load_predictor(directory: Path, device: Literal["auto", "cuda", "cpu"], threads: int) -> EmbeddedPredictor:
-    """Loads a bundle; see `prelabel.engine.load_engine` for the arguments and errors."""
-    return EmbeddedPredictor(load_engine(directory, device, threads))
+def load_predictor(
+    directory: Path,
+    device: Device,
+    callers: int,
+    runtime: RuntimeChoice = "auto",
+    precision: PrecisionChoice = "auto",
+) -> EmbeddedPredictor:
+    """Loads a bundle for `callers` inferences at a time, 0: as many as keep the device busy, each on one core.
+
+    See `prelabel.engine.load_engine` for the errors.
+    """
+    engine = load_engine(directory, device, threads=1, runtime=runtime, precision=precision, callers=callers)
+    return EmbeddedPredictor(engine, callers or parallel_calls(threads=1, gpu=on_gpu(engine)))

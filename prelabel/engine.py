@@ -1,133 +1,97 @@
-"""From a bundle to an inference session: ONNX Runtime on a GPU or on the CPU."""
+"""From a bundle to an inference engine that is ready: ONNX Runtime on a GPU or the CPU, or OpenVINO on the CPU."""
 
-import contextlib
-import io
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
 
-import numpy as np
-import onnxruntime
-from numpy.typing import NDArray
-
-from prelabel.bundle import MODEL_FILE, Bundle, load_bundle
+from prelabel.bundle import load_bundle
+from prelabel.engine_base import Engine, Settings, bucket_sizes, check_images, on_gpu, usable_cores, warm_up
+from prelabel.engine_choice import (
+    Device,
+    Measure,
+    PrecisionChoice,
+    RuntimeChoice,
+    allowed_ways,
+    images_per_s,
+    load_fastest,
+)
 from prelabel.errors import DeviceError, InputError
-from prelabel.images import Pixels
-from prelabel.predictions import PredictionBatch, from_model
+
+__all__ = [
+    "Device",
+    "Engine",
+    "PrecisionChoice",
+    "RuntimeChoice",
+    "check_images",
+    "load_engine",
+    "on_gpu",
+    "parallel_calls",
+    "usable_cores",
+]
 
 logger = logging.getLogger(__name__)
 
-Device = Literal["auto", "cuda", "cpu"]
-PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+GPU_CALLERS = 2
+"""One inference computes while the next one's images are copied."""
 
 
-class Engine(Protocol):
-    """What serving and bulk work need of a loaded model; safe to call from several threads."""
-
-    @property
-    def bundle(self) -> Bundle:
-        """The bundle that was loaded."""
-
-    @property
-    def execution_provider(self) -> str:
-        """What really runs the model."""
-
-    def predict(self, images: Pixels) -> PredictionBatch:
-        """Classifies uint8 [B, H, W, C], 0..255, B >= 1, of exactly the model's H, W and C."""
-
-
-@dataclass(frozen=True)
-class OnnxEngine:
-    """An ONNX Runtime session over a verified bundle."""
-
-    bundle: Bundle
-    session: Any
-    execution_provider: str
-
-    def predict(self, images: Pixels) -> PredictionBatch:
-        """Classifies uint8 [B, H, W, C], 0..255, B >= 1.
-
-        Raises:
-            InputError: Another shape or dtype.
-        """
-        check_images(images, self.bundle)
-        names = [self.bundle.probabilities_name, self.bundle.realness_name]
-        probabilities, realness = self.session.run(names, {self.bundle.input_name: images})
-        return from_model(probabilities, realness, self.bundle.model_id)
-
-
-def check_images(images: NDArray[Any], bundle: Bundle) -> None:
-    """Raises `InputError` unless `images` is uint8 [B, H, W, C], B >= 1, of the model's H, W and C."""
-    if images.dtype != np.uint8:
-        raise InputError(f"images are {images.dtype}, but the model takes uint8 (0..255): do not scale them")
-    if images.ndim != 4 or images.shape[0] < 1 or images.shape[1:] != bundle.input.shape:
-        wanted = ", ".join(str(size) for size in bundle.input.shape)
-        raise InputError(f"images have shape {list(images.shape)}, but the model takes [B >= 1, {wanted}]")
-
-
-def load_engine(directory: Path, device: Device = "auto", threads: int = 0) -> OnnxEngine:
-    """Verifies a bundle and loads its model.
+def load_engine(
+    directory: Path,
+    device: Device = "auto",
+    threads: int = 0,
+    *,
+    runtime: RuntimeChoice = "auto",
+    precision: PrecisionChoice = "auto",
+    callers: int = 0,
+    max_batch_size: int = 256,
+    tensorrt: bool = False,
+    cuda_graphs: bool = False,
+    measure: Measure = images_per_s,
+) -> Engine:
+    """Verifies a bundle, loads its model, and runs every batch size once.
 
     Args:
         directory: The bundle.
         device: `cuda` and `cpu` are commands, `auto` takes CUDA where it works and says why where it does not.
-        threads: Threads of one inference; 0 lets ONNX Runtime take all cores.
+        threads: Threads of one inference on the CPU; 0 takes all cores.
+        runtime: `auto` takes what is fastest here.
+        precision: `auto` takes what is fastest here among those that the bundle allows.
+        callers: Threads that will call `predict` at the same time; 0: see `parallel_calls`.
+        max_batch_size: Larger batches are cut.
+        tensorrt: On CUDA: TensorRT builds the parts of the graph that it can.
+        cuda_graphs: On CUDA: each batch size is recorded once and replayed.
+        measure: Decides what is fastest.
 
     Raises:
         BundleError: See `load_bundle`.
-        InputError: `threads` is negative.
-        DeviceError: `cuda` was asked for and does not work here.
+        InputError: A number is too small, nothing runs such a combination, or the bundle does not allow the precision.
+        DeviceError: What was asked for does not work here.
     """
-    if threads < 0:
-        raise InputError(f"threads is {threads}: 0 (all cores) or more wanted")
+    for name, value in (("threads", threads), ("callers", callers)):
+        if value < 0:
+            raise InputError(f"{name} is {value}: 0 (automatic) or more wanted")
+    if max_batch_size < 1:
+        raise InputError(f"max_batch_size is {max_batch_size}: at least 1 wanted")
     bundle = load_bundle(directory)
-    model = (directory / MODEL_FILE).read_bytes()
-    if device == "cpu":
-        return _load(bundle, model, "cpu", threads)
-    try:
-        return _load(bundle, model, "cuda", threads)
-    except DeviceError as error:
-        if device == "cuda":
-            raise
-        logger.info("device auto: using the CPU, because %s", error)
-        return _load(bundle, model, "cpu", threads)
+    ways = allowed_ways(bundle, device, runtime, precision)
+    buckets = bucket_sizes(bundle, max_batch_size)
+    kinds = list(dict.fromkeys(way.device for way in ways))
+    for kind in kinds:
+        calls = callers or parallel_calls(threads, gpu=kind == "cuda")
+        settings = Settings(threads, calls, buckets, tensorrt, cuda_graphs)
+        try:
+            engine = load_fastest([way for way in ways if way.device == kind], bundle, directory, settings, measure)
+        except DeviceError as error:
+            if kind == kinds[-1]:
+                raise
+            logger.info("device %s: using the CPU, because %s", device, error)
+        else:
+            break
+    warm_up(engine, settings)
+    return engine
 
 
-def _load(bundle: Bundle, model: bytes, device: Literal["cuda", "cpu"], threads: int) -> OnnxEngine:
-    wanted = PROVIDERS[device]
-    available: Sequence[str] = onnxruntime.get_available_providers()
-    if wanted not in available:
-        raise DeviceError(
-            f"device {device} is not available: this ONNX Runtime has {', '.join(available)} "
-            "(install onnxruntime-gpu for CUDA, or choose --device cpu)"
-        )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    # A spinning worker burns the core that decoding and the network need.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if device == "cuda":
-        _find_cuda_libraries()
-    try:
-        session = onnxruntime.InferenceSession(model, options, providers=[wanted])
-        running = session.get_providers()
-        # Listed providers are only compiled in; the session alone knows what runs. Warm-up finds missing libraries.
-        if running[0] == wanted:
-            session.run(None, {bundle.input_name: np.zeros((1, *bundle.input.shape), np.uint8)})
-            return OnnxEngine(bundle, session, wanted)
-    except Exception as error:  # ONNX Runtime raises its own classes, which all derive from Exception only
-        raise DeviceError(f"device {device} does not work here: {' '.join(str(error).split())[:300]}") from error
-    raise DeviceError(
-        f"device {device} does not work here: ONNX Runtime fell back to {running[0]} (no driver or CUDA libraries?)"
-    )
-
-
-def _find_cuda_libraries() -> None:
-    """Loads CUDA and cuDNN where they came as Python packages; what is missing shows when the session starts."""
-    onnxruntime.set_default_logger_severity(4)  # a failed start writes a page; our error says the same in a line
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        onnxruntime.preload_dlls()
-    logger.debug("preloading CUDA libraries: %s", " ".join(printed.getvalue().split()))
+def parallel_calls(threads: int, *, gpu: bool) -> int:
+    """Returns how many inferences with so many threads each (0: all) keep a device busy."""
+    if gpu:
+        return GPU_CALLERS
+    return max(1, usable_cores() // threads) if threads else 1

@@ -39,6 +39,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     fsync_directory(path.parent)
 
 
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Writes bytes by `write_atomically`."""
+    write_atomically(path, lambda file: file.write(content))
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Writes UTF-8 text by `write_atomically`."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_bytes_atomically(path, text.encode())

@@ -35,7 +35,7 @@ from prelabel.calibration import (
     negative_log_likelihood,
     reliability_bins,
 )
-from prelabel.engine import OnnxEngine, load_engine
+from prelabel.engine import Engine, load_engine
 from prelabel.errors import InputError, PrelabelError
 from prelabel.files import write_text_atomically
 from prelabel.images import Pixels
@@ -104,7 +104,8 @@ def collect(options: Options) -> dict[str, Any]:
     outside = {name: make(options.outside, options.seed) for name, make in outside_sets(options.data).items()}
     runs = []
     for folder in options.runs:
-        run = measure(load_engine(folder / "bundle", "cpu", options.threads), outside, options)
+        engine = load_engine(folder / "bundle", "cpu", options.threads, runtime="onnxruntime", precision="float32")
+        run = measure(engine, outside, options)
         print(
             f"{folder}: temperature {run['temperature']:.3f}, "
             + ", ".join(f"{name} {run['before'][name]:.4f} -> {run['after'][name]:.4f}" for name in run["before"])
@@ -135,7 +136,7 @@ def outside_sets(data: Path) -> dict[str, Callable[[int, int], Pixels]]:
     return {kind: maker(kind) for kind in get_args(Foreign)}
 
 
-def measure(engine: OnnxEngine, outside: dict[str, Pixels], options: Options) -> Run:
+def measure(engine: Engine, outside: dict[str, Pixels], options: Options) -> Run:
     """Returns the figures of one model.
 
     Args:
@@ -184,7 +185,7 @@ def measure(engine: OnnxEngine, outside: dict[str, Pixels], options: Options) ->
     }
 
 
-def load_evaluations(engine: OnnxEngine, options: Options) -> tuple[Evaluation, Evaluation]:
+def load_evaluations(engine: Engine, options: Options) -> tuple[Evaluation, Evaluation]:
     """Returns images with labels that the run did not see: some of its training images, and the test split."""
     training = engine.bundle.training
     trained = training["options"]
@@ -212,7 +213,7 @@ def load_evaluations(engine: OnnxEngine, options: Options) -> tuple[Evaluation, 
     return Evaluation(dataset.hidden.images[chosen], dataset.hidden.labels[chosen]), test
 
 
-def predict(engine: OnnxEngine, images: Pixels) -> PredictionBatch:
+def predict(engine: Engine, images: Pixels) -> PredictionBatch:
     """Classifies uint8 [n, H, W, C], 0..255, in batches."""
     parts = [engine.predict(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
     return PredictionBatch(

@@ -112,8 +112,9 @@ port=$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)
 mapfile -t entrypoint < <(buildah inspect --type image --format '{{range .Docker.Config.Entrypoint}}{{println .}}{{end}}' "$image" | sed '/^$/d')
 mapfile -t health < <(buildah inspect --type image --format '{{range .Docker.Config.Healthcheck.Test}}{{println .}}{{end}}' "$image" | sed '/^$/d;1d')
 touch "$WORK/started"
-# A chroot shares the host's network, so the port is a free one; the last --port counts.
-buildah run --volume "$BUNDLE:/model:ro" "$container" -- "${entrypoint[@]}" --port "$port" >"$WORK/server.log" 2>&1 &
+# A chroot shares the host's network, so the port is a free one; the last --port counts. Both sides compute in float32,
+# whatever is faster on this machine, so that their answers can be compared.
+buildah run --volume "$BUNDLE:/model:ro" "$container" -- "${entrypoint[@]}" --port "$port" --precision float32 >"$WORK/server.log" 2>&1 &
 server=$!
 deadline=$((SECONDS + 120))
 until in_image "${health[@]//:50051/:$port}" >"$WORK/health.log" 2>&1; do
@@ -123,7 +124,8 @@ done
 step "healthy; pre-labelling $LIMIT images through it"
 rm -rf "$WORK/served" "$WORK/embedded"
 "$PYTHON" -m prelabel run --input "$INPUT" --limit "$LIMIT" --server "127.0.0.1:$port" --output "$WORK/served"
-"$PYTHON" -m prelabel run --input "$INPUT" --limit "$LIMIT" --model "$BUNDLE" --output "$WORK/embedded"
+"$PYTHON" -m prelabel run --input "$INPUT" --limit "$LIMIT" --model "$BUNDLE" --precision float32 \
+  --output "$WORK/embedded"
 
 step "stopping it with SIGTERM"
 process=$(leaf "$server")

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.configure(config.log_level)
         _prepare_port_file(config)
         # One thread for each inference: parallel over requests is faster than inside one.
-        asyncio.run(serve(lambda directory: load_engine(directory, config.device, threads=1), config))
+        asyncio.run(serve(lambda directory: _load(directory, config), config))
     except PrelabelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -71,6 +71,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
+
+
+def _load(directory: Path, config: Config) -> Engine:
+    return load_engine(
+        directory,
+        config.device,
+        threads=1,
+        runtime=config.runtime,
+        precision=config.precision,
+        callers=config.instances,
+        max_batch_size=config.max_batch_size,
+        tensorrt=config.tensorrt,
+        cuda_graphs=config.cuda_graphs,
+    )
 
 
 def _prepare_port_file(config: Config) -> None:

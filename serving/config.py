@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prelabel.engine import Device
+from prelabel.engine import Device, PrecisionChoice, RuntimeChoice
 from prelabel.errors import InputError
 from prelabel.images import MAX_IMAGE_PIXELS
 from prelabel.tls import is_loopback
@@ -29,6 +29,14 @@ class Config:
     """File into which the port is written once the server answers; it is removed when the server stops."""
     device: Device = "auto"
     """What runs the model: cuda and cpu are commands, auto takes CUDA where it works."""
+    runtime: RuntimeChoice = "auto"
+    """What computes on it: auto times both at the start (a fraction of a second) and takes the faster one."""
+    precision: PrecisionChoice = "auto"
+    """Numbers inside the model: auto takes the fastest of those that the bundle allows; float32 is always allowed."""
+    tensorrt: bool = False
+    """On a GPU: TensorRT builds what it can of the graph. Off, since that takes seconds to minutes at each start."""
+    cuda_graphs: bool = False
+    """On a GPU: record each batch size once and replay it. Off, because it has not been measured yet."""
     max_batch_size: int = 256
     """Most images of one inference. Small nets reach a CPU core's full rate at 32, a GPU's near 256."""
     max_queue_delay_ms: float = 2.0

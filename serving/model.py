@@ -1,13 +1,12 @@
 """One loaded model and what answers for it: engine, batcher, decoder."""
 
 import math
-import os
 from dataclasses import dataclass
 
 import numpy as np
 
 from prelabel.client import MAX_MESSAGE_BYTES
-from prelabel.engine import PROVIDERS, Engine
+from prelabel.engine import Engine, on_gpu, parallel_calls, usable_cores
 from prelabel.errors import InputError
 from prelabel.images import Pixels
 from prelabel.predictions import PredictionBatch, Priority, with_failures
@@ -21,9 +20,6 @@ MAX_REQUEST_IMAGES = 4096
 
 _MESSAGE_RESERVE_BYTES = 1 << 20
 """What a full request or response may hold beside its numbers."""
-
-_GPU_INSTANCES = 2
-"""One inference computes while the next one's images are copied."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +75,14 @@ def start_model(engine: Engine, config: Config, version: str = "", observer: Bat
     Raises:
         InputError: One image of the model does not fit a message.
     """
-    # The cores that this process may use: a container has fewer than its machine.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    on_gpu = engine.execution_provider == PROVIDERS["cuda"]
     limits = BatchLimits(
         max_batch_size=config.max_batch_size,
         max_queue_delay_ms=config.max_queue_delay_ms,
         max_queue_images=config.max_queue_images,
         max_queue_bytes=config.max_queue_mib << 20,
-        instances=config.instances or (_GPU_INSTANCES if on_gpu else cores),
+        instances=config.instances or parallel_calls(threads=1, gpu=on_gpu(engine)),
     )
-    decoder = Decoder(engine.bundle.input, cores, config.max_image_pixels)
+    decoder = Decoder(engine.bundle.input, usable_cores(), config.max_image_pixels)
     model = Model(engine, Batcher(engine, limits, observer), decoder, config.max_message_mib << 20, version)
     if model.max_request_images < 1:
         raise InputError(

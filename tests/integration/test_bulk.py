@@ -40,7 +40,7 @@ def pile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def embedded(pile: Path, bundle: Path, output: Path) -> BulkSummary:
-    predictor = load_predictor(bundle, "cpu", 1)
+    predictor = load_predictor(bundle, "cpu", 1, "onnxruntime", "float32")
     return run_bulk(BulkConfig(output, **OPTIONS), open_source(pile), str(pile), predictor, progress="none")  # type: ignore[arg-type]
 
 

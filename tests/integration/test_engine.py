@@ -1,4 +1,4 @@
-"""The engine on a real ONNX bundle whose answers can be computed by hand."""
+"""Both engines on a real ONNX bundle whose answers can be computed by hand."""
 
 import dataclasses
 import logging
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from prelabel.bundle import BUNDLE_FILE, MODEL_FILE, load_bundle
-from prelabel.engine import Device, OnnxEngine, load_engine
+from prelabel.engine import Device, Engine, RuntimeChoice, load_engine
 from prelabel.errors import BundleError, DeviceError, InputError
 from prelabel.files import sha256_file
 
@@ -29,12 +29,20 @@ def images(first_pixels: NDArray[Any], second_pixel: int = 128) -> NDArray[np.ui
     return pixels
 
 
-@pytest.fixture(scope="module")
-def engine(tiny_bundle: Path) -> OnnxEngine:
-    return load_engine(tiny_bundle, "cpu", threads=1)
+PROVIDERS: dict[RuntimeChoice, str] = {"onnxruntime": "CPUExecutionProvider", "openvino": "OpenVINO float32"}
 
 
-def test_answers_are_those_computed_by_hand(engine: OnnxEngine, tiny_bundle: Path) -> None:
+@pytest.fixture(scope="module", params=PROVIDERS)
+def engine(tiny_bundle: Path, request: pytest.FixtureRequest) -> Engine:
+    engine = load_engine(
+        tiny_bundle, "cpu", threads=1, runtime=request.param, precision="float32", callers=2, max_batch_size=16
+    )
+    assert engine.execution_provider == PROVIDERS[request.param]
+    return engine
+
+
+def test_answers_are_those_computed_by_hand(engine: Engine, tiny_bundle: Path) -> None:
+    """256 images are 16 runs of the largest batch size."""
     pixels = np.arange(256)
     answer = engine.predict(images(pixels, second_pixel=160))
     logits = -((pixels[:, None] - CENTRES) ** 2) / 256
@@ -47,35 +55,47 @@ def test_answers_are_those_computed_by_hand(engine: OnnxEngine, tiny_bundle: Pat
     assert answer.probabilities.dtype == answer.realness.dtype == np.float32
     assert answer.model_id == load_bundle(tiny_bundle).model_id
     assert answer.errors == {}
-    assert engine.execution_provider == "CPUExecutionProvider"
 
 
-def test_a_batch_says_what_its_images_say_alone(engine: OnnxEngine) -> None:
-    batch = images(np.arange(0, 256, 7))
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 7, 15, 16, 17, 37])
+def test_a_batch_says_what_its_images_say_alone(engine: Engine, count: int) -> None:
+    batch = images(np.arange(0, 256, 7)[:count])
     whole = engine.predict(batch)
+    assert len(whole) == len(batch)
     for i in range(len(batch)):
         alone = engine.predict(batch[i : i + 1])
-        np.testing.assert_allclose(alone.probabilities[0], whole.probabilities[i], rtol=1e-6)
+        np.testing.assert_allclose(alone.probabilities[0], whole.probabilities[i], rtol=1e-5)
+        np.testing.assert_allclose(alone.realness[0], whole.realness[i], rtol=1e-5)
 
 
-def test_threads_share_an_engine(engine: OnnxEngine) -> None:
-    batches = [images(np.full(5, value)) for value in range(0, 256, 8)]
+def test_threads_share_an_engine(engine: Engine) -> None:
+    """More threads than the engine was set up for: the others wait."""
+    batches = [images(np.full(1 + value % 23, value)) for value in range(256)]
     wanted = [engine.predict(batch).probabilities for batch in batches]
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(6) as pool:
         for found, right in zip(pool.map(engine.predict, batches), wanted, strict=True):
             np.testing.assert_array_equal(found.probabilities, right)
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (1, 8, 8), (1, 8, 8, 3), (1, 9, 8, 1), (0, 8, 8, 1)])
-def test_another_shape_is_named_with_the_wanted_one(engine: OnnxEngine, shape: tuple[int, ...]) -> None:
+def test_another_shape_is_named_with_the_wanted_one(engine: Engine, shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"the model takes \[B >= 1, 8, 8, 1\]") as caught:
         engine.predict(np.zeros(shape, np.uint8))
     assert str(list(shape)) in str(caught.value)
 
 
-def test_another_dtype_is_named(engine: OnnxEngine) -> None:
+def test_another_dtype_is_named(engine: Engine) -> None:
     with pytest.raises(InputError, match=r"images are float32, but the model takes uint8"):
         engine.predict(np.zeros((1, 8, 8, 1), np.float32))  # type: ignore[arg-type]
+
+
+def test_images_of_a_buffer_that_cannot_be_written_are_read(engine: Engine) -> None:
+    """As they come from a message; the answers do not change with the buffer, nor with the next call."""
+    batch = images(np.array([32, 128, 224]))
+    shared = np.frombuffer(batch.tobytes(), np.uint8).reshape(batch.shape)
+    answer = engine.predict(shared)
+    engine.predict(images(np.array([0, 0, 0])))
+    assert answer.label_index.tolist() == [0, 1, 2]
 
 
 def test_a_changed_model_is_not_loaded(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -86,7 +106,10 @@ def test_a_changed_model_is_not_loaded(tiny_bundle: Path, tmp_path: Path) -> Non
         load_engine(bundle, "cpu")
 
 
-def test_answers_that_are_not_numbers_are_errors_of_their_images(tiny_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", PROVIDERS)
+def test_answers_that_are_not_numbers_are_errors_of_their_images(
+    tiny_bundle: Path, tmp_path: Path, runtime: RuntimeChoice
+) -> None:
     """A weight of infinity on the third pixel: where that is 0 the product is NaN, elsewhere infinite."""
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     model = onnx.load(bundle / MODEL_FILE)
@@ -100,7 +123,7 @@ def test_answers_that_are_not_numbers_are_errors_of_their_images(tiny_bundle: Pa
     (bundle / BUNDLE_FILE).write_text(described.to_json())
     batch = images(np.array([32, 128, 224]))
     batch[:, 0, 2, 0] = [7, 0, 9]
-    answer = load_engine(bundle, "cpu").predict(batch)
+    answer = load_engine(bundle, "cpu", runtime=runtime).predict(batch)
     assert list(answer.errors) == [1]
     assert "not a number" in answer.errors[1]
     assert answer.label_index.tolist() == [0, -1, 2]
@@ -155,5 +178,6 @@ def test_auto_takes_the_cpu_and_says_why(
     machine(monkeypatch)
     device: Device = "auto"
     with caplog.at_level(logging.INFO, "prelabel.engine"):
-        assert load_engine(tiny_bundle, device).execution_provider == "CPUExecutionProvider"
+        engine = load_engine(tiny_bundle, device, runtime="onnxruntime")
+    assert engine.execution_provider == "CPUExecutionProvider"
     assert "using the CPU, because device cuda" in caplog.text

@@ -66,6 +66,20 @@ def test_cuda_where_it_does_not_work_is_refused_and_says_why(tiny_bundle: Path) 
     assert_refused(done, "device cuda")
 
 
+def test_a_precision_that_the_bundle_does_not_allow_is_refused(tiny_bundle: Path) -> None:
+    done = run_serving("--model", tiny_bundle, "--port", 0, "--device", "cpu", "--precision", "int8")
+    assert_refused(done, "the bundle does not allow --precision int8")
+
+
+def test_the_runtime_that_was_asked_for_answers(tiny_bundle: Path, tmp_path: Path) -> None:
+    with (
+        run_server(tiny_bundle, tmp_path / "port", "--runtime", "openvino") as server,
+        PrelabelClient(server.address, retry_for_s=0) as client,
+    ):
+        assert client.model().execution_provider == "OpenVINO float32"
+        assert len(client.predict(IMAGES)) == 3
+
+
 def test_a_port_in_use_is_refused(tiny_bundle: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

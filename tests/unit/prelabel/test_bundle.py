@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 
 from prelabel.bundle import BUNDLE_FILE, MODEL_FILE, load_bundle
 from prelabel.errors import BundleError
+from prelabel.precisions import PrecisionFigures
+from support.bundles import with_precisions
 
 BORROWED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+
+REFUSED = PrecisionFigures("int8", "openvino", "static", False, "agreement 99 %", 5000, "test split", 0.99, 0.1)
 
 
 @pytest.fixture
@@ -36,6 +40,8 @@ def test_the_model_id_stands_for_every_field(tiny_bundle: Path) -> None:
         dataclasses.replace(bundle, training={"seed": 1}),
         dataclasses.replace(bundle, calibration={"temperature": 2.0}),
         dataclasses.replace(bundle, files={MODEL_FILE: "0" * 64}),
+        dataclasses.replace(bundle, precisions=(REFUSED,)),
+        dataclasses.replace(bundle, precisions=(REFUSED, REFUSED)),
     ]
     assert len({one.model_id for one in [bundle, *others]}) == len(others) + 1
 
@@ -132,4 +138,28 @@ def test_a_description_that_cannot_be_read_is_named(bundle: Path) -> None:
     (bundle / BUNDLE_FILE).unlink()
     (bundle / BUNDLE_FILE).mkdir()
     with pytest.raises(BundleError, match=r"bundle\.json cannot be read: Is a directory"):
+        load_bundle(bundle)
+
+
+def test_a_bundle_from_before_the_precisions_keeps_its_model_id(bundle: Path) -> None:
+    assert "precisions" not in json.loads((bundle / BUNDLE_FILE).read_text())
+    assert load_bundle(bundle).precisions == ()
+
+
+def test_precisions_are_read_as_they_were_written(tiny_bundle: Path, tmp_path: Path) -> None:
+    allowed = dataclasses.replace(REFUSED, runtime="onnxruntime", passed=True)
+    bundle = load_bundle(with_precisions(tiny_bundle, tmp_path / "bundle", REFUSED, allowed))
+    assert bundle.precisions == (REFUSED, allowed)
+    assert bundle.figures("int8") == (REFUSED, allowed)
+    assert set(bundle.files) == {MODEL_FILE, "model.int8.onnx"}
+    (tmp_path / "bundle" / "model.int8.onnx").unlink()
+    with pytest.raises(BundleError, match=r"incomplete: model\.int8\.onnx is missing"):
+        load_bundle(tmp_path / "bundle")
+
+
+def test_a_variant_that_is_allowed_and_has_no_file_is_found(bundle: Path) -> None:
+    allowed = dataclasses.replace(REFUSED, passed=True)
+    description = dataclasses.replace(load_bundle(bundle), precisions=(allowed,))
+    (bundle / BUNDLE_FILE).write_text(description.to_json())
+    with pytest.raises(BundleError, match="int8 is allowed, but has no file among"):
         load_bundle(bundle)
