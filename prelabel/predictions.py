@@ -109,12 +109,12 @@ def with_failures(batch: PredictionBatch, errors: dict[int, str], total: int) ->
     Raises:
         ValueError: `batch` does not hold exactly the items that are not in `errors`.
     """
+    if not errors and len(batch) == total:
+        return batch
     good = np.setdiff1d(np.arange(total), np.fromiter(errors, np.int64, len(errors)))
     # NumPy would spread a single prediction over all good rows without a word.
     if len(batch) != len(good) or len(good) + len(errors) != total:
         raise ValueError(f"{len(batch)} predictions and {len(errors)} failures do not make up {total} items")
-    if not errors:
-        return batch
     probabilities = np.full((total, batch.probabilities.shape[1]), np.nan, np.float32)
     realness = np.full(total, np.nan, np.float32)
     probabilities[good], realness[good] = batch.probabilities, batch.realness

@@ -1,14 +1,13 @@
 """Requests that arrive together are inferred together: big ones are split, small ones joined.
 
-One task forms the batches; `instances` threads run them. A batch closes only when a thread is free to run it, so under
-load batches fill up by themselves, and `max_queue_delay_ms` matters only where there is little to do.
+The event loop's thread owns the queue and forms the batches; `instances` threads run them. A batch closes only when a
+thread is free to run it, so under load batches fill up by themselves, and `max_queue_delay_ms` matters only where there
+is little to do.
 """
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,7 @@ from prelabel.images import Pixels
 from prelabel.predictions import PredictionBatch, Priority
 from serving.observer import BatchObserver, BatchRun, Unobserved
 from serving.queue import QueueState, Request, RequestQueue, Slice, split
+from serving.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,14 @@ class BatchLimits:
             raise InputError(f"max_queue_delay_ms is {self.max_queue_delay_ms}: 0 or more wanted")
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Rows that go through the engine together."""
+
+    slices: list[Slice]
+    run: BatchRun
+
+
 class Batcher:
     """Puts requests into batches, runs them on an engine, and gives each caller its own rows back.
 
@@ -53,17 +61,20 @@ class Batcher:
     def __init__(self, engine: Engine, limits: BatchLimits, observer: BatchObserver | None = None) -> None:
         self._engine, self._limits = engine, limits
         self._observer = observer or Unobserved()
-        # A bundle's id is a hash over its content, made anew at each look.
-        self._model_id = engine.bundle.model_id
         self._queue = RequestQueue(limits.max_queue_images, limits.max_queue_bytes)
-        self._changed = asyncio.Event()
-        self._closing = self._hurrying = False
-        self._free = asyncio.Semaphore(limits.instances)
-        self._pool = ThreadPoolExecutor(limits.instances, thread_name_prefix="inference")
+        self._loop = asyncio.get_running_loop()
+        self._workers = Workers(limits.instances, self._infer, self._deliver, "inference")
+        self._hurrying = False
+        self._closing = asyncio.Event()
+        """Set once new requests are refused."""
+        self._settled = asyncio.Event()
+        """Set once a closing batcher has nothing left to do."""
+        self._soon = False
+        """Whether batches will be formed in the loop's next turn: until then, requests that arrive join."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Forms batches when the oldest request has waited long enough."""
         self._rows_per_s = 0.0
         """What one instance does, a moving average over about ten batches; 0 before the first."""
-        self._running: set[asyncio.Task[None]] = set()
-        self._former = asyncio.create_task(self._form_batches())
 
     async def predict(
         self, images: Pixels, timeout_s: float | None = None, priority: Priority = "interactive"
@@ -83,23 +94,24 @@ class Batcher:
             ServerUnavailableError: The batcher is closed.
             TimeoutError: `timeout_s` passed while the request waited.
         """
-        if self._closing or self._former.done():
+        if self._closing.is_set():
             raise ServerUnavailableError("the server is stopping: try again, or use another one")
-        loop = asyncio.get_running_loop()
-        now_s = loop.time()
+        now_s = self._loop.time()
         expires_at_s = math.inf if timeout_s is None else now_s + timeout_s
-        request = Request(images, loop.create_future(), now_s, expires_at_s, priority)
+        request = Request(images, self._loop.create_future(), now_s, expires_at_s, priority)
         try:
             self._queue.add(request)
         except OverloadedError as error:
             error.retry_after_s = self._until_half_empty_s()
             raise
-        self._changed.set()
+        self._form_soon()
         try:
             return await request.answer
         finally:
             self._queue.remove(request)
             self._observer.request_left(request.arrived_at_s, request.priority, request.runs)
+            if self._closing.is_set():
+                self._form_soon()
 
     @property
     def limits(self) -> BatchLimits:
@@ -119,71 +131,65 @@ class Batcher:
     def hurry(self) -> None:
         """Stops waiting for company: a server that stops gets no more of it."""
         self._hurrying = True
-        self._changed.set()
+        self._form_soon()
 
     async def close(self) -> None:
         """Takes no new requests and returns when every accepted one is answered."""
-        self._closing = True
+        self._closing.set()
         self.hurry()
-        await self._former
-        await asyncio.gather(*self._running)
-        self._pool.shutdown()
+        await self._settled.wait()
+        self._workers.close()
 
-    async def _form_batches(self) -> None:
-        while True:
-            await self._free.acquire()
-            batch = await self._next_batch()
-            if not batch:
-                return
-            task = asyncio.create_task(self._run(batch))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+    def _form_soon(self) -> None:
+        if not self._soon:
+            self._soon = True
+            self._loop.call_soon(self._form_batches)
 
-    async def _next_batch(self) -> list[Slice]:
-        """Waits for a full batch, or for the oldest request to have waited long enough; empty means closed."""
-        loop = asyncio.get_running_loop()
-        while True:
-            rows = self._queue.waiting_images
-            wait_s = None
-            if rows:
-                wait_s = self._queue.oldest_arrived_at_s + self._limits.max_queue_delay_ms / 1000 - loop.time()
-            if rows >= self._limits.max_batch_size or (rows and (self._hurrying or (wait_s or 0) <= 0)):
-                if batch := self._queue.take(self._limits.max_batch_size, loop.time()):
-                    return batch
-            elif self._closing:
-                return []
-            else:
-                self._changed.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), wait_s)
+    def _form_batches(self) -> None:
+        """Gives the free threads what is due: a full batch, or one whose oldest request has waited long enough."""
+        self._soon = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._workers.free and (rows := self._queue.waiting_images):
+            now_s = self._loop.time()
+            due_at_s = self._queue.oldest_arrived_at_s + self._limits.max_queue_delay_ms / 1000
+            if rows < self._limits.max_batch_size and not self._hurrying and now_s < due_at_s:
+                self._timer = self._loop.call_at(due_at_s, self._form_batches)
+                break
+            # Nothing is left where the deadlines of all have passed.
+            if slices := self._queue.take(self._limits.max_batch_size, now_s):
+                size = sum(piece.stop - piece.start for piece in slices)
+                run = BatchRun(self._engine.bundle.model_id, size, now_s)
+                for piece in slices:
+                    piece.request.runs.append(run)
+                self._workers.give(_Batch(slices, run))
+        if self._closing.is_set() and not self._queue.waiting_images and self._workers.free == self._limits.instances:
+            self._settled.set()
 
-    async def _run(self, batch: list[Slice]) -> None:
-        loop = asyncio.get_running_loop()
-        started_s = loop.time()
-        run = BatchRun(self._model_id, sum(piece.stop - piece.start for piece in batch), started_s)
-        for piece in batch:
-            piece.request.runs.append(run)
-        try:
-            answers = await loop.run_in_executor(self._pool, run.measure, lambda: self._infer(batch))
-        except Exception as error:  # whatever an engine raises concerns the requests of this batch and no other
-            for piece in batch:
-                failure = RemoteError(f"inference failed: {type(error).__name__}")
-                failure.__cause__ = error
-                piece.request.fail(failure)
-        else:
-            speed = sum(map(len, answers)) / max(loop.time() - started_s, 1e-6)
-            self._rows_per_s = 0.9 * self._rows_per_s + 0.1 * speed if self._rows_per_s else speed
-            for piece, part in zip(batch, answers, strict=True):
-                piece.request.receive(piece.start, part)
-        finally:
-            self._free.release()
-            self._observer.batch_ran(run)
+    def _infer(self, batch: _Batch) -> list[PredictionBatch]:
+        """Runs in a thread: one inference over all slices, and their answers in their order."""
+        return batch.run.measure(lambda: self._answers(batch.slices))
 
-    def _infer(self, batch: list[Slice]) -> list[PredictionBatch]:
-        """Runs in a thread of the pool: one inference over all slices, and their answers in their order."""
-        lengths = [piece.stop - piece.start for piece in batch]
-        images = batch[0].images if len(batch) == 1 else np.concatenate([piece.images for piece in batch])
+    def _answers(self, slices: list[Slice]) -> list[PredictionBatch]:
+        lengths = [piece.stop - piece.start for piece in slices]
+        images = slices[0].images if len(slices) == 1 else np.concatenate([piece.images for piece in slices])
         answer = self._engine.predict(images)
         if len(answer) != sum(lengths) or len(answer.probabilities) != sum(lengths):
             raise RemoteError(f"the engine answered {len(answer)} rows for {sum(lengths)} images")
         return split(answer, lengths)
+
+    def _deliver(self, batch: _Batch, result: list[PredictionBatch] | Exception) -> None:
+        """Gives the callers their rows; whatever an engine raises concerns the requests of its batch and no other."""
+        self._observer.batch_ran(batch.run)
+        if isinstance(result, Exception):
+            for piece in batch.slices:
+                failure = RemoteError(f"inference failed: {type(result).__name__}")
+                failure.__cause__ = result
+                piece.request.fail(failure)
+        else:
+            speed = batch.run.images / max(self._loop.time() - batch.run.formed_at_s, 1e-6)
+            self._rows_per_s = 0.9 * self._rows_per_s + 0.1 * speed if self._rows_per_s else speed
+            for piece, part in zip(batch.slices, result, strict=True):
+                piece.request.receive(piece.start, part)
+        self._form_soon()

@@ -1,5 +1,6 @@
 """One loaded model and what answers for it: engine, batcher, decoder."""
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class Model:
     version: str = ""
     """Its name among the versions of a repository; the model_id where a single bundle is served."""
 
-    @property
+    @functools.cached_property
     def max_request_images(self) -> int:
         """Images of the largest request that fits a message, its answer included."""
         bundle = self.engine.bundle

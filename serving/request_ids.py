@@ -1,7 +1,7 @@
 """The id under which a call's log lines, errors and traces are found: the caller's own, or one made up here."""
 
 import re
-import uuid
+import secrets
 from collections.abc import Mapping
 from contextvars import ContextVar
 
@@ -20,4 +20,4 @@ def choose_request_id(metadata: Mapping[str, str | bytes]) -> str:
     given = metadata.get(REQUEST_ID_KEY)
     if isinstance(given, str) and _SANE.fullmatch(given):
         return given
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)

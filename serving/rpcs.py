@@ -43,6 +43,8 @@ class RpcLayer:
             # gRPC runs every call in a task of its own: what is set here ends with the call.
             REQUEST_ID.set(request_id)
             context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+            if not self._requests.observers:
+                return await handle(request, context)
             rpc = Rpc(name, request_id, context.peer(), streaming, context.time_remaining())
             with self._requests.rpc(rpc, metadata):
                 try:

@@ -22,8 +22,9 @@ from serving.streams import OrderedStreams
 
 SERVICE = "prelabel.v1.PrelabelService"
 
-STREAM_WINDOW = 8
-"""Requests of one stream in flight: hides network and batching from a bulk client, holds little for a slow one."""
+STREAM_WINDOW, STREAM_WINDOW_IMAGES = 8, 256
+"""What one stream may have in flight, whichever is more: hides network and batching from a bulk client, fills a batch
+with single images, and holds little for a slow client."""
 
 
 class PrelabelService(PrelabelServiceServicer):
@@ -31,7 +32,9 @@ class PrelabelService(PrelabelServiceServicer):
 
     def __init__(self, models: Models) -> None:
         self._models = models
-        self._streams: OrderedStreams[pb.PredictRequest, pb.PredictResponse] = OrderedStreams(STREAM_WINDOW)
+        self._streams: OrderedStreams[pb.PredictRequest, pb.PredictResponse] = OrderedStreams(
+            STREAM_WINDOW, STREAM_WINDOW_IMAGES, count_images
+        )
 
     def add_to(self, server: Any) -> None:
         """Registers the service with a server that has not started, or with its routes."""

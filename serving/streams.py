@@ -1,6 +1,7 @@
 """Many requests of a stream in flight at once, one answer per request, in the order of the requests."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
@@ -13,12 +14,17 @@ AnswerT = TypeVar("AnswerT")
 class OrderedStreams(Generic[RequestT, AnswerT]):
     """Runs streams of requests.
 
-    A stream reads ahead at most `window` requests of what its reader has taken, so a client that does not read its
-    answers stops being read itself.
+    A stream reads ahead of what its reader has taken by `window` requests, or by as many as hold `window_size` where
+    they are small; so a client that does not read its answers stops being read itself.
+
+    Args:
+        window: Requests that may be read ahead, however large they are.
+        window_size: Total size of the requests that may be read ahead, where that is more of them.
+        size: Returns the size of a request.
     """
 
-    def __init__(self, window: int) -> None:
-        self._window = window
+    def __init__(self, window: int, window_size: int = 0, size: Callable[[RequestT], int] = lambda _: 0) -> None:
+        self._window, self._window_size, self._size = window, window_size, size
         self._readers: set[asyncio.Task[None]] = set()
         self._draining = False
 
@@ -37,13 +43,20 @@ class OrderedStreams(Generic[RequestT, AnswerT]):
             ServerUnavailableError: The server is stopping; requests without an answer were not inferred.
         """
         answers: asyncio.Queue[asyncio.Future[AnswerT] | None] = asyncio.Queue()
-        window = asyncio.Semaphore(self._window)
+        held: deque[int] = deque()
+        held_size = 0
+        room = asyncio.Event()
 
         async def read() -> None:
-            await window.acquire()
+            nonlocal held_size
             async for request in requests:
+                size = self._size(request)
+                held.append(size)
+                held_size += size
                 answers.put_nowait(asyncio.ensure_future(answer_one(request)))
-                await window.acquire()
+                while len(held) >= self._window and held_size >= self._window_size:
+                    room.clear()
+                    await room.wait()
 
         if self._draining:
             raise ServerUnavailableError("the server is stopping: try again, or use another one")
@@ -53,7 +66,8 @@ class OrderedStreams(Generic[RequestT, AnswerT]):
         try:
             while (answer := await answers.get()) is not None:
                 yield await answer
-                window.release()
+                held_size -= held.popleft()
+                room.set()
             if reader.cancelled():
                 raise ServerUnavailableError("the server is stopping: send the unanswered requests again")
             reader.result()

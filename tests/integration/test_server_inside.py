@@ -19,7 +19,7 @@ from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
 from serving.config import Config
 from serving.models import Models
 from serving.server import Server
-from serving.service import STREAM_WINDOW
+from serving.service import STREAM_WINDOW, STREAM_WINDOW_IMAGES
 from support.engines import EchoEngine, marked, marks_of
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -139,15 +139,33 @@ async def test_a_request_that_expires_while_it_waits_never_reaches_the_engine() 
 
 async def test_a_stream_has_its_window_of_batches_in_flight_and_no_more() -> None:
     engine = EchoEngine()
-    async with serving(engine, max_batch_size=1, instances=2 * STREAM_WINDOW) as (_, channel):
+    images = STREAM_WINDOW_IMAGES // STREAM_WINDOW
+    async with serving(engine, max_batch_size=images, instances=2 * STREAM_WINDOW) as (_, channel):
         engine.gate.clear()
-        call = PrelabelServiceStub(channel).PredictStream(request([i]) for i in range(40))
+        starts = range(0, 40 * images, images)
+        call = PrelabelServiceStub(channel).PredictStream(request(range(start, start + images)) for start in starts)
         for _ in range(STREAM_WINDOW):
             await entered(engine)
         await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
-        assert sorted(engine.seen) == list(range(STREAM_WINDOW))
+        assert sorted(engine.seen) == list(range(STREAM_WINDOW_IMAGES))
         engine.gate.set()
-        assert [int(response.request_id) async for response in call] == list(range(40))
+        assert [int(response.request_id) async for response in call] == list(starts)
+
+
+async def test_a_stream_has_as_many_small_batches_in_flight_as_fill_an_inference() -> None:
+    engine = EchoEngine()
+    async with serving(engine, max_batch_size=1, instances=1) as (server, channel):
+        engine.gate.clear()
+        call = PrelabelServiceStub(channel).PredictStream(request([i]) for i in range(2 * STREAM_WINDOW_IMAGES))
+        await entered(engine)
+        model = server._models.default
+        assert model is not None
+        while (waiting := model.batcher.queue_state()["bulk"].unanswered_images) < STREAM_WINDOW_IMAGES:
+            await asyncio.sleep(0)
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert model.batcher.queue_state()["bulk"].unanswered_images == waiting == STREAM_WINDOW_IMAGES
+        engine.gate.set()
+        assert len([response async for response in call]) == 2 * STREAM_WINDOW_IMAGES
 
 
 async def test_a_stream_shows_a_sign_of_its_server_before_the_first_request() -> None:
