@@ -20,6 +20,9 @@ from serving.observer import BatchObserver, BatchRun, Unobserved
 from serving.queue import QueueState, Request, RequestQueue, Slice, split
 from serving.workers import Workers
 
+COMPANY_DELAYS = 50
+"""A request that comes alone waits for company only if there was some within so many times `max_queue_delay_ms`."""
+
 
 @dataclass(frozen=True)
 class BatchLimits:
@@ -27,6 +30,8 @@ class BatchLimits:
 
     max_batch_size: int
     """Most rows of one inference."""
+    preferred_batch_size: int
+    """Rows for which a free thread waits no longer: the engine gains little by more."""
     max_queue_delay_ms: float
     """How long a request waits for company while a thread is free."""
     max_queue_images: int
@@ -37,7 +42,7 @@ class BatchLimits:
     """Inferences that run at the same time."""
 
     def __post_init__(self) -> None:
-        for name in ("max_batch_size", "max_queue_images", "max_queue_bytes", "instances"):
+        for name in ("max_batch_size", "preferred_batch_size", "max_queue_images", "max_queue_bytes", "instances"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: at least 1 wanted")
         if not (math.isfinite(self.max_queue_delay_ms) and self.max_queue_delay_ms >= 0):
@@ -60,6 +65,7 @@ class Batcher:
 
     def __init__(self, engine: Engine, limits: BatchLimits, observer: BatchObserver | None = None) -> None:
         self._engine, self._limits = engine, limits
+        self._enough = min(limits.preferred_batch_size, limits.max_batch_size)
         self._observer = observer or Unobserved()
         self._queue = RequestQueue(limits.max_queue_images, limits.max_queue_bytes)
         self._loop = asyncio.get_running_loop()
@@ -69,6 +75,8 @@ class Batcher:
         """Set once new requests are refused."""
         self._settled = asyncio.Event()
         """Set once a closing batcher has nothing left to do."""
+        self._company_at_s = self._loop.time()
+        """When a request last found another one that was not answered yet."""
         self._soon = False
         """Whether batches will be formed in the loop's next turn: until then, requests that arrive join."""
         self._timer: asyncio.TimerHandle | None = None
@@ -99,6 +107,8 @@ class Batcher:
         now_s = self._loop.time()
         expires_at_s = math.inf if timeout_s is None else now_s + timeout_s
         request = Request(images, self._loop.create_future(), now_s, expires_at_s, priority)
+        if self._queue.unanswered_images:
+            self._company_at_s = now_s
         try:
             self._queue.add(request)
         except OverloadedError as error:
@@ -146,15 +156,17 @@ class Batcher:
             self._loop.call_soon(self._form_batches)
 
     def _form_batches(self) -> None:
-        """Gives the free threads what is due: a full batch, or one whose oldest request has waited long enough."""
+        """Gives the free threads what is due: enough rows, rows without company, or rows that waited long enough."""
         self._soon = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         while self._workers.free and (rows := self._queue.waiting_images):
             now_s = self._loop.time()
-            due_at_s = self._queue.oldest_arrived_at_s + self._limits.max_queue_delay_ms / 1000
-            if rows < self._limits.max_batch_size and not self._hurrying and now_s < due_at_s:
+            delay_s = self._limits.max_queue_delay_ms / 1000
+            due_at_s = self._queue.oldest_arrived_at_s + delay_s
+            worth_it = rows < self._enough and now_s - self._company_at_s <= COMPANY_DELAYS * delay_s
+            if worth_it and not self._hurrying and now_s < due_at_s:
                 self._timer = self._loop.call_at(due_at_s, self._form_batches)
                 break
             # Nothing is left where the deadlines of all have passed.

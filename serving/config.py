@@ -39,8 +39,12 @@ class Config:
     """On a GPU: record each batch size once and replay it. Off, because it has not been measured yet."""
     max_batch_size: int = 256
     """Most images of one inference. Small nets reach a CPU core's full rate at 32, a GPU's near 256."""
+    preferred_batch_size: int = 0
+    """Images for which a free instance waits no longer; 0: 64 on the CPU, where larger batches are hardly faster, and
+    `max_batch_size` on a GPU."""
     max_queue_delay_ms: float = 2.0
-    """How long a request waits for company while nothing else runs; about the cost of one network round trip."""
+    """How long a request waits for company while an instance is free; about the cost of one network round trip. One
+    that comes alone, and did so lately, does not wait."""
     max_queue_images: int = 65536
     """Most unanswered images: a few seconds of work for a small net on a CPU. More are refused: try again later."""
     max_queue_mib: int = 512
@@ -86,6 +90,8 @@ class Config:
             raise InputError(f"port is {self.port}: 0 to 65535 wanted")
         if not 0 <= self.reload_every_s < float("inf"):
             raise InputError(f"reload_every_s is {self.reload_every_s}: 0 (never) or more seconds wanted")
+        if self.preferred_batch_size < 0:
+            raise InputError(f"preferred_batch_size is {self.preferred_batch_size}: 0 (automatic) or more wanted")
         if self.instances < 0:
             raise InputError(f"instances is {self.instances}: 0 (automatic) or more wanted")
         if not 0 <= self.drain_timeout_s < float("inf"):

@@ -19,6 +19,9 @@ from serving.observer import BatchObserver
 MAX_REQUEST_IMAGES = 4096
 """Batches of a few hundred images already carry the engine's full rate; more per request only delays other callers."""
 
+CPU_BATCH_SIZE = 64
+"""Rows with which a small net nearly has a CPU core's full rate."""
+
 _MESSAGE_RESERVE_BYTES = 1 << 20
 """What a full request or response may hold beside its numbers."""
 
@@ -76,12 +79,14 @@ def start_model(engine: Engine, config: Config, version: str = "", observer: Bat
     Raises:
         InputError: One image of the model does not fit a message.
     """
+    gpu = on_gpu(engine)
     limits = BatchLimits(
         max_batch_size=config.max_batch_size,
+        preferred_batch_size=config.preferred_batch_size or (config.max_batch_size if gpu else CPU_BATCH_SIZE),
         max_queue_delay_ms=config.max_queue_delay_ms,
         max_queue_images=config.max_queue_images,
         max_queue_bytes=config.max_queue_mib << 20,
-        instances=config.instances or parallel_calls(threads=1, gpu=on_gpu(engine)),
+        instances=config.instances or parallel_calls(threads=1, gpu=gpu),
     )
     decoder = Decoder(engine.bundle.input, usable_cores(), config.max_image_pixels)
     model = Model(engine, Batcher(engine, limits, observer), decoder, config.max_message_mib << 20, version)

@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import Iterable
 
 import numpy as np
@@ -19,8 +20,9 @@ def limits(
     images: int = 10_000,
     size_bytes: int = 1 << 20,
     instances: int = 1,
+    preferred_batch_size: int = 0,
 ) -> BatchLimits:
-    return BatchLimits(max_batch_size, delay_ms, images, size_bytes, instances)
+    return BatchLimits(max_batch_size, preferred_batch_size or max_batch_size, delay_ms, images, size_bytes, instances)
 
 
 def numbered(sizes: Iterable[int]) -> list[list[int]]:
@@ -331,6 +333,7 @@ async def test_an_engine_that_answers_another_number_of_rows_is_an_error() -> No
     ("field", "value"),
     [
         ("max_batch_size", 0),
+        ("preferred_batch_size", 0),
         ("max_queue_delay_ms", -1.0),
         ("max_queue_delay_ms", float("nan")),
         ("max_queue_images", 0),
@@ -339,6 +342,41 @@ async def test_an_engine_that_answers_another_number_of_rows_is_an_error() -> No
     ],
 )
 def test_limits_that_make_no_sense_are_refused(field: str, value: float) -> None:
-    good = {"max_batch_size": 1, "max_queue_delay_ms": 0, "max_queue_images": 1, "max_queue_bytes": 1, "instances": 1}
+    good = {"max_batch_size": 1, "preferred_batch_size": 1, "max_queue_delay_ms": 0, "max_queue_images": 1}
+    good |= {"max_queue_bytes": 1, "instances": 1}
     with pytest.raises(InputError, match=f"{field} is {value}"):
         BatchLimits(**{**good, field: value})
+
+
+async def test_enough_rows_do_not_wait_for_a_full_batch() -> None:
+    engine = EchoEngine()
+    batcher = Batcher(engine, limits(max_batch_size=100, delay_ms=3_600_000.0, preferred_batch_size=4))
+    requests = [asyncio.create_task(batcher.predict(marked([mark]))) for mark in range(4)]
+    assert [marks_of(answer) for answer in await asyncio.gather(*requests)] == [[0], [1], [2], [3]]
+    assert engine.batches == [[0, 1, 2, 3]]
+    await batcher.close()
+
+
+async def test_a_request_that_comes_alone_waits_only_where_there_was_company_lately(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = EchoEngine()
+    batcher = Batcher(engine, limits(delay_ms=3_600_000.0))
+    first = asyncio.create_task(batcher.predict(marked([1])))
+    await settle()
+    assert not engine.batches  # a new batcher expects company
+    much_later_s = time.monotonic() + 51 * 3600
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: much_later_s)
+    second = asyncio.create_task(batcher.predict(marked([2])))  # finds company: both have waited long enough
+    await asyncio.gather(first, second)
+    third = asyncio.create_task(batcher.predict(marked([3])))
+    await settle()
+    assert engine.batches == [[1, 2]]
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: much_later_s + 60)
+    third.cancel()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: much_later_s + 51 * 3600)
+    await settle()
+    assert marks_of(await batcher.predict(marked([4]))) == [4]
+    assert engine.batches == [[1, 2], [4]]
+    monkeypatch.undo()
+    await batcher.close()

@@ -72,7 +72,7 @@ class BatcherRecorder:
 async def test_the_batcher_tells_of_batches_and_requests_also_of_those_that_fail() -> None:
     observer = BatcherRecorder()
     engine = EchoEngine(broken=frozenset({4}))
-    batcher = Batcher(engine, BatchLimits(2, 0.0, 100, 1000, 1), observer)
+    batcher = Batcher(engine, BatchLimits(2, 2, 0.0, 100, 1000, 1), observer)
     await batcher.predict(marked([1, 2, 3]), priority="bulk")
     with pytest.raises(errors.RemoteError):
         await batcher.predict(marked([4]))
