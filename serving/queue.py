@@ -1,7 +1,7 @@
 """What waits for the engine: accepted requests by priority and arrival, bounded, cut into batches of rows.
 
 People go before piles, within limits that keep either from shutting the other out: bulk requests keep `BULK_SHARE` of
-the rows while they wait, and cannot fill the last part of the queue.
+the batches while they wait, and cannot fill the last part of the queue.
 
 Nothing here runs or waits; `serving.batcher` does.
 """
@@ -19,7 +19,7 @@ from prelabel.predictions import PredictionBatch, Priority
 from serving.observer import BatchRun
 
 BULK_SHARE = 0.25
-"""Share of the rows that bulk requests get while people keep the server busy."""
+"""Share of the batches that bulk requests get while people keep the server busy."""
 BULK_FILL = 0.875
 """Share of the queue that bulk requests may fill; the rest is left for people."""
 
@@ -96,8 +96,8 @@ class RequestQueue:
     def __init__(self, max_images: int, max_bytes: int) -> None:
         self._max_images, self._max_bytes = max_images, max_bytes
         self._classes: dict[Priority, _Class] = {"interactive": _Class(), "bulk": _Class()}
-        self._owed_rows = 0.0
-        """Rows that bulk requests are due: their share of the batches formed while they waited, less what they got."""
+        self._bulk_due = 0.0
+        """Batches that bulk requests are due; the next is theirs from 1 on."""
 
     @property
     def waiting_images(self) -> int:
@@ -145,23 +145,24 @@ class RequestQueue:
         self._classes[request.priority].remove(request)
 
     def take(self, max_rows: int, now_s: float) -> list[Slice]:
-        """Takes the next batch of up to `max_rows` rows: what bulk requests are due, interactive ones, then bulk ones.
+        """Takes the next batch of up to `max_rows` rows of one priority: interactive ones, unless bulk ones are due.
 
-        Within a priority in order of arrival; a request may be split over batches. Requests whose caller has left or
-        whose deadline has passed are dropped here, the last moment before the engine.
+        A person's few rows are not joined by bulk ones: the batch would take as long as a full one. Of the batches that
+        are formed while both wait, bulk requests get `BULK_SHARE`. Within a priority in order of arrival; a request may
+        be split over batches. Requests whose caller has left or whose deadline has passed are dropped here, the last
+        moment before the engine.
         """
         interactive, bulk = self._classes["interactive"], self._classes["bulk"]
-        due = 0
         if interactive.waiting and bulk.waiting:
-            self._owed_rows += BULK_SHARE * max_rows
-            due = min(int(self._owed_rows), max_rows)
+            self._bulk_due += BULK_SHARE
         else:
-            self._owed_rows = 0.0
-        batch = bulk.take(due, now_s)
-        batch += interactive.take(max_rows - _rows(batch), now_s)
-        batch += bulk.take(max_rows - _rows(batch), now_s)
-        taken = _rows([piece for piece in batch if piece.request.priority == "bulk"])
-        self._owed_rows = max(0.0, self._owed_rows - taken)
+            self._bulk_due = 0.0
+        if self._bulk_due < 1.0 and (batch := interactive.take(max_rows, now_s)):
+            return batch
+        batch = bulk.take(max_rows, now_s)
+        self._bulk_due = 0.0
+        if not batch:
+            batch = interactive.take(max_rows, now_s)
         return batch
 
 
@@ -214,10 +215,6 @@ class _Class:
         if request in self.waiting:
             del self.waiting[request]
             self.waiting_images -= request.untaken
-
-
-def _rows(batch: Sequence[Slice]) -> int:
-    return sum(piece.stop - piece.start for piece in batch)
 
 
 def _exceeds(images: int, size_bytes: int, request: Request, max_images: float, max_bytes: float) -> bool:

@@ -36,7 +36,7 @@ class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.Val
     """A program that works through a pile."""
 
 class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
-    """Who waits for the answer. Interactive requests go first; bulk ones keep at least a quarter of the inference while they
+    """Who waits for the answer. Interactive requests go first; bulk ones keep a quarter of the batches while they
     wait, and may fill seven eighths of the queue.
     """
 

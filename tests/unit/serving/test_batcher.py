@@ -158,16 +158,29 @@ async def test_people_go_before_piles_and_piles_keep_their_share() -> None:
     plug = await occupy(batcher, engine)
     pile = asyncio.create_task(batcher.predict(marked(range(100, 108)), priority="bulk"))
     await settle()
-    people = [asyncio.create_task(batcher.predict(marked([10 + i]))) for i in range(7)]
+    people = [asyncio.create_task(batcher.predict(marked([10 + i]))) for i in range(16)]
     await settle()
     engine.gate.set()
     assert marks_of(await pile) == list(range(100, 108))
     await asyncio.gather(plug, *people)
     await batcher.close()
-    # One row in four is the pile's; the rest of it follows once nobody else waits.
-    assert [sorted(batch) for batch in engine.batches[1:]] == [
-        [10, 11, 12, 100], [13, 14, 15, 101], [16, 102, 103, 104], [105, 106, 107]
-    ]  # fmt: skip
+    # One batch in four is the pile's; the rest of it follows once nobody else waits.
+    starts = (10, 14, 18, 100, 22, 104)
+    assert engine.batches[1:] == [[*range(start, start + 4)] for start in starts]
+
+
+async def test_a_persons_few_images_do_not_take_as_long_as_a_full_batch() -> None:
+    engine = EchoEngine()
+    batcher = Batcher(engine, limits(max_batch_size=4))
+    plug = await occupy(batcher, engine)
+    pile = asyncio.create_task(batcher.predict(marked(range(100, 104)), priority="bulk"))
+    await settle()
+    person = asyncio.create_task(batcher.predict(marked([5])))
+    await settle()
+    engine.gate.set()
+    await asyncio.gather(plug, pile, person)
+    assert engine.batches[1:] == [[5], [100, 101, 102, 103]]
+    await batcher.close()
 
 
 @settings(max_examples=60, deadline=None)
@@ -183,20 +196,19 @@ def test_neither_priority_starves(max_rows: int, pile: int, people: list[int]) -
         queue.add(Request(marked(range(size)), loop.create_future(), 0.0, 1.0, "interactive"))
     queue.add(Request(marked(range(pile)), loop.create_future(), 0.0, 1.0, "bulk"))
     loop.close()
-    total, both, bulk_rows = queue.waiting_images, 0, 0
+    left = {"interactive": sum(people), "bulk": pile}
+    since_bulk = 0
     while batch := queue.take(max_rows, 0.0):
-        rows = {"interactive": 0, "bulk": 0}
-        for piece in batch:
-            rows[piece.request.priority] += piece.stop - piece.start
-        left = total - sum(rows.values())
-        assert queue.waiting_images == left
-        assert sum(rows.values()) == min(max_rows, total), "a batch has room while somebody waits"
-        total = left
-        both += max_rows
-        bulk_rows += rows["bulk"]
-        # While both wait, the pile is never more than a batch behind a quarter of the rows.
-        assert bulk_rows == pile or bulk_rows > BULK_SHARE * both - 1
-    assert total == 0
+        (priority,) = {piece.request.priority for piece in batch}
+        both = all(left.values())
+        rows = sum(piece.stop - piece.start for piece in batch)
+        assert rows == min(max_rows, left[priority]), "a batch has room while somebody of its priority waits"
+        left[priority] -= rows
+        assert queue.waiting_images == sum(left.values())
+        since_bulk = 0 if priority == "bulk" else since_bulk + 1
+        if both:
+            assert since_bulk <= 1 / BULK_SHARE - 1, "while both wait, every fourth batch is the pile's"
+    assert not any(left.values())
 
 
 async def test_a_full_pile_leaves_room_for_people_and_one_big_request_is_taken() -> None:
