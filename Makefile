@@ -31,7 +31,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Goals build on each other: make train export.
 .NOTPARALLEL:
 .PHONY: help setup demo train export serve prelabel test check lint format types imports unit integration e2e \
-        proto proto-check lock image image-check compare gpu-check other-data soak docs clean
+        proto proto-check lock image image-check compare gpu-check other-data bench-serving soak docs clean
 
 help: ## list every target in a line
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -121,6 +121,9 @@ other-data: setup ## measure the default preset on composed data sets that it wa
 
 soak: setup ## clients, abuse, SIGTERM and SIGKILL against a real server for 3 minutes: every request gets its answer or a clear error
 	$(PY) -m scripts.soak $(ARGS)
+
+bench-serving: setup ## measure the server against its engine, the transport and other servers; the machine must be free
+	$(PY) -m scripts.bench_serving $(ARGS)
 
 docs: setup ## render the measured figures into README.md and docs/quality.md
 	$(PY) -m scripts.render

@@ -1,0 +1,268 @@
+"""Measures the server against its engine, the transport and other servers: `make bench-serving`.
+
+Everything runs on this machine: servers, the engine alone and the load generator (scripts.bench_load) are processes of
+their own, started once, that take turns for `rounds` rounds, so that what the machine does meanwhile hits all of them.
+A ratio is that of neighbours in one round; medians and extremes are over the rounds. Nothing else may run. Results go
+to docs/results/serving.json; `make docs` renders them.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from prelabel.bundle import load_bundle
+from prelabel.client import PrelabelClient
+from prelabel.errors import InputError
+from prelabel.files import write_text_atomically
+from scripts.provenance import provenance
+
+COMMAND = "make bench-serving"
+Row = dict[str, Any]
+
+BULK = 256
+"""Images of a bulk request."""
+SINGLES_IN_FLIGHT = 64
+"""Single images at the same time."""
+CURVE_BATCHES = (1, 4, 16, 64, 256, 1024)
+CURVE_IN_FLIGHT = (1, 4, 16, 64, 256)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure the server; about eight minutes, and four more for the memory, on two free cores."""
+
+    model: Path = Path("runs/demo/bundle")
+    """The bundle that every server runs."""
+    rounds: int = 5
+    """Turns of each measurement."""
+    seconds: float = 4.0
+    """Length of a turn."""
+    memory_images: int = 10_000_000
+    """Images that the server answers while its memory is watched; 0: not measured."""
+    starts: int = 7
+    """Cold starts."""
+    results: Path = Path("docs/results/serving.json")
+    """Where results go."""
+
+
+def main() -> None:
+    """Measures everything and writes the results."""
+    options = tyro.cli(Options, prog="python -m scripts.bench_serving")
+    if min(options.rounds, options.starts) < 1:
+        raise InputError("--rounds and --starts must be 1 or more")
+    bundle = load_bundle(options.model)
+    content: dict[str, Any] = {
+        **provenance(COMMAND),
+        "model": {"name": bundle.name, "input": bundle.input.shape, "classes": len(bundle.classes)},
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+    }
+    content["cold_start_s"] = [cold_start(options.model) for _ in range(options.starts)]
+    print(f"cold start: {statistics.median(content['cold_start_s']):.2f} s", flush=True)
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(server(options.model))
+        pinned = stack.enter_context(server(options.model, "--runtime", "onnxruntime", "--precision", "float32"))
+        naive = stack.enter_context(reference("naive", options.model))
+        empty = stack.enter_context(reference("empty", options.model))
+        engines = {
+            name: stack.enter_context(engine(options.model, options.seconds, *flags))
+            for name, flags in (("auto", ()), ("onnxruntime", ("--runtime", "onnxruntime", "--precision", "float32")))
+        }
+        content["picked"] = picked(ours)
+        turns = plan(options, ours, pinned, naive, empty, engines)
+        measured: dict[str, list[Row]] = {name: [] for name in turns}
+        for number in range(options.rounds):
+            for name, turn in turns.items():
+                measured[name].append(turn())
+                shown = {key: round(value) for key, value in measured[name][-1].items() if key.endswith("_per_s")}
+                print(f"round {number + 1}, {name}: {shown}", flush=True)
+        content["measured"] = measured
+        content["by_batch"] = [
+            load(ours, options.seconds / 2, kind="stream", images=images, in_flight=8, streams=2) | {"images": images}
+            for images in CURVE_BATCHES
+        ]
+        content["by_in_flight"] = [
+            load(ours, options.seconds / 2, in_flight=count) | {"in_flight": count} for count in CURVE_IN_FLIGHT
+        ]
+    if options.memory_images:
+        content["memory"] = memory(options)
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(options.results, json.dumps(content, indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server process."""
+
+    process: "subprocess.Popen[str]"
+    address: str
+
+    def resident_bytes(self) -> int:
+        """Resident memory now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def cpu_s(self) -> float:
+        """Processor seconds so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def picked(where: Running) -> str:
+    """Returns what runs the model of our server."""
+    with PrelabelClient(where.address) as client:
+        return client.model().execution_provider
+
+
+def plan(
+    options: Options,
+    ours: Running,
+    pinned: Running,
+    naive: Running,
+    empty: Running,
+    engines: dict[str, Callable[[], Row]],
+) -> dict[str, Callable[[], Row]]:
+    """Returns the measurements of a round by name, those that are compared beside each other."""
+
+    def turn(where: Running, **what: Any) -> Callable[[], Row]:
+        return lambda: load(where, options.seconds, **what)
+
+    bulk = {"kind": "stream", "images": BULK, "in_flight": 8, "streams": 2}
+    singles = {"in_flight": SINGLES_IN_FLIGHT}
+    streams = {"kind": "stream", "in_flight": 16, "streams": 4}
+    return {
+        "engine": engines["auto"],
+        "bulk": turn(ours, **bulk),
+        "engine-onnxruntime": engines["onnxruntime"],
+        "bulk-onnxruntime": turn(pinned, **bulk),
+        "bulk-naive": turn(naive, images=BULK, in_flight=16),
+        "singles-empty": turn(empty, **singles),
+        "singles": turn(ours, **singles),
+        "singles-naive": turn(naive, **singles),
+        "streams-empty": turn(empty, **streams),
+        "streams": turn(ours, **streams),
+        "streams-naive": turn(naive, **streams),
+        "interactive-idle": turn(ours, in_flight=1),
+        "interactive-beside-bulk": lambda: beside_bulk(ours, options.seconds),
+    }
+
+
+def load(where: Running, seconds: float, **what: Any) -> Row:
+    """Runs the load generator against a server."""
+    cpu_s = where.cpu_s()
+    process = subprocess.run(load_command(where, seconds, **what), stdout=subprocess.PIPE, text=True, check=True)
+    row: Row = json.loads(process.stdout)
+    return row | {"server_cpu_s": where.cpu_s() - cpu_s}
+
+
+def load_command(where: Running, seconds: float, **what: Any) -> list[str]:
+    """Returns the load generator's command."""
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in what.items()]
+    module = [sys.executable, "-m", "scripts.bench_load"]
+    return [*module, "--address", where.address, "--seconds", str(seconds), *flags]
+
+
+def beside_bulk(where: Running, seconds: float) -> Row:
+    """Returns what a person with one request at a time sees while two streams keep the server full of bulk work."""
+    bulk = load_command(where, seconds + 2.0, kind="stream", images=BULK, in_flight=8, streams=2)
+    with subprocess.Popen(bulk, stdout=subprocess.PIPE, text=True) as running:
+        time.sleep(1.5)  # the load generator starts
+        row = load(where, seconds, in_flight=1)
+        answer, _ = running.communicate()
+    bulk_row = json.loads(answer)
+    # One bulk batch's time, as its sender sees it: two streams with eight in flight wait for each other.
+    return row | {"bulk": bulk_row, "bulk_batch_ms": 1e3 * BULK / bulk_row["images_per_s"]}
+
+
+def memory(options: Options) -> Row:
+    """Returns a new server's resident memory over many images."""
+    samples: list[tuple[int, int]] = []
+    with server(options.model) as ours:
+        chunk = min(100_000, options.memory_images)
+        done = 0
+        while done < options.memory_images:
+            load(ours, 0.0, kind="stream", images=BULK, in_flight=8, streams=2, total_images=chunk)
+            done += chunk
+            samples.append((done, ours.resident_bytes()))
+            chunk = min(1_000_000, options.memory_images - done) or chunk
+            print(f"{done:,} images: {samples[-1][1] / 2**20:.0f} MiB", flush=True)
+    return {"samples": samples, "growth": samples[-1][1] / samples[0][1] - 1.0}
+
+
+def cold_start(model: Path) -> float:
+    """Returns the seconds from starting the command to the first moment in which it answers."""
+    started = time.perf_counter()
+    with server(model):
+        return time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def server(model: Path, *flags: str) -> Iterator[Running]:
+    """Runs our server on a free port."""
+    with tempfile.TemporaryDirectory() as folder:
+        port_file = Path(folder) / "port"
+        module = [sys.executable, "-m", "serving", "--model", str(model), "--device", "cpu"]
+        command = [*module, "--port", "0", "--port-file", str(port_file), *flags]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        line = ""
+        while '"message": "serving"' not in line:
+            line = process.stderr.readline()
+            if not line:
+                raise InputError(f"{' '.join(command)} did not start")
+        try:
+            yield Running(process, f"127.0.0.1:{int(port_file.read_text())}")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate()
+
+
+@contextlib.contextmanager
+def reference(kind: str, model: Path) -> Iterator[Running]:
+    """Runs another server."""
+    command = [sys.executable, "-m", "scripts.bench_servers", "--kind", kind, "--model", str(model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield Running(process, f"127.0.0.1:{int(process.stdout.readline())}")
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def engine(model: Path, seconds: float, *flags: str) -> Iterator[Callable[[], Row]]:
+    """Keeps the engine loaded in a process without a server; calling it measures."""
+    module = [sys.executable, "-m", "scripts.bench_servers", "--kind", "engine", "--model", str(model)]
+    command = [*module, "--batch", str(BULK), "--seconds", str(seconds), *flags]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()  # it is ready
+
+        def measure() -> Row:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print("again", file=process.stdin, flush=True)
+            row: Row = json.loads(process.stdout.readline())
+            return row
+
+        try:
+            yield measure
+        finally:
+            process.kill()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""docs/serving.md's tables and pictures of `make bench-serving`, from docs/results/serving.json."""
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scripts.bench_serving import BULK, SINGLES_IN_FLIGHT
+
+Row = dict[str, Any]
+Content = dict[str, Any]
+
+
+def targets(content: Content) -> str:
+    """Returns what was measured against what it is compared with, and the aims."""
+    measured = content["measured"]
+
+    def speeds(name: str) -> list[float]:
+        return [row["images_per_s"] for row in measured[name]]
+
+    def against(title: str, ours: str, other: str, aim: str) -> str:
+        ratios = [mine / theirs for mine, theirs in zip(speeds(ours), speeds(other), strict=True)]
+        return f"| {title} | {_median(speeds(ours))} | {_median(speeds(other))} | {_ratio(ratios)} | {aim} |"
+
+    beside = measured["interactive-beside-bulk"]
+    p99 = [row["latency_ms"]["p99"] for row in beside]
+    p99_idle = [row["latency_ms"]["p99"] for row in measured["interactive-idle"]]
+    lines = [
+        "| images/s | the server | compared with | ratio | aim |",
+        "|---|---|---|---|---|",
+        against(f"bulk, {BULK} a message, 2 streams; the engine alone on both cores", "bulk", "engine", ">= 0.85"),
+        against("the same with ONNX Runtime in float32", "bulk-onnxruntime", "engine-onnxruntime", ">= 0.85"),
+        against("bulk; the naive server, 16 in flight", "bulk", "bulk-naive", ">= 3"),
+        against("bulk with ONNX Runtime in float32; the naive server", "bulk-onnxruntime", "bulk-naive", ""),
+        against(
+            f"single images, {SINGLES_IN_FLIGHT} in flight; an empty handler", "singles", "singles-empty", ">= 0.75"
+        ),
+        against(f"single images, {SINGLES_IN_FLIGHT} in flight; the naive server", "singles", "singles-naive", ">= 2"),
+        against("single images on 4 streams; an empty handler", "streams", "streams-empty", ">= 0.6"),
+        against("single images on 4 streams; the naive server", "streams", "streams-naive", ""),
+        "",
+        "| | median (extremes) | aim |",
+        "|---|---|---|",
+        f"| 99th percentile of one person's request, server full of bulk work | {_spread(p99, 'ms')} | <= 60 ms |",
+        f"| the same with nothing else to do | {_spread(p99_idle, 'ms')} | |",
+        f"| from start to ready | {_spread(content['cold_start_s'], 's')} | <= 1.5 s |",
+    ]
+    if "memory" in content:
+        images = content["memory"]["samples"][-1][0]
+        growth = 100.0 * content["memory"]["growth"]
+        lines.append(f"| growth of memory from the first 100,000 to {images:,} images | {growth:+.1f} % | <= 5 % |")
+    machine = f"{content['machine']['cores']} cores of {content['machine']['cpu']}"
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"`{content['command']}`, commit {content['commit'][:12]}, {machine}; `auto` took {content['picked']}; "
+            f"medians and extremes of {content['rounds']} rounds.",
+        ]
+    )
+
+
+def plots(folder: Path, content: Content) -> None:
+    """Draws throughput against batch size and concurrency, latency against concurrency, and memory."""
+    _plot(folder / "serving_batch.png", content["by_batch"], "images", "images of a request", ("images_per_s",))
+    _plot(
+        folder / "serving_in_flight.png", content["by_in_flight"], "in_flight", "requests in flight", ("images_per_s",)
+    )
+    _plot(
+        folder / "serving_latency.png",
+        [row | row["latency_ms"] for row in content["by_in_flight"]],
+        "in_flight",
+        "requests in flight, one image each",
+        ("p50", "p90", "p99"),
+        "ms",
+    )
+
+
+def _plot(file: Path, rows: list[Row], x: str, title: str, columns: tuple[str, ...], unit: str = "images/s") -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for column in columns:
+        axes.plot([row[x] for row in rows], [row[column] for row in rows], marker="o", label=column)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xlabel(title)
+    axes.set_ylabel(unit)
+    axes.grid(which="both", alpha=0.3)
+    if len(columns) > 1:
+        axes.legend()
+    figure.savefig(file, dpi=110)
+
+
+def _median(values: list[float]) -> str:
+    return f"{statistics.median(values):,.0f}"
+
+
+def _ratio(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def _spread(values: list[float], unit: str) -> str:
+    digits: Callable[[float], str] = (lambda v: f"{v:.1f}") if unit == "ms" else (lambda v: f"{v:.2f}")
+    return f"{digits(statistics.median(values))} {unit} ({digits(min(values))} to {digits(max(values))})"
