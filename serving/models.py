@@ -19,6 +19,7 @@ from serving.config import Config
 from serving.model import Model, start_model
 from serving.repository import Found, scan, select
 from serving.requests import Requests
+from serving.workers import in_a_thread_that_gives_way
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +179,8 @@ class Models:
 
     async def _load_one(self, bundle: Found) -> None:
         try:
-            engine = await asyncio.to_thread(self._load, bundle.directory)
+            # An engine's own threads inherit the priority of the thread that starts them.
+            engine = await in_a_thread_that_gives_way(lambda: self._load(bundle.directory))
             model = start_model(engine, self._config, bundle.version, self.requests)
         except (PrelabelError, OSError) as error:
             message = " ".join(str(error).split())

@@ -18,6 +18,37 @@ JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
 
 
+def give_way() -> None:
+    """Lowers the priority of this thread, and of those that it will start, where the system can do that.
+
+    The event loop feeds these threads and answers people: where cores are short, it goes first.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or not allowed
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+async def in_a_thread_that_gives_way(work: Callable[[], ResultT]) -> ResultT:
+    """Returns what `work` returns, or raises what it raises, from a thread of its own."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[ResultT] = loop.create_future()
+
+    def run() -> None:
+        give_way()
+        try:
+            value = work()
+        except Exception as error:
+            loop.call_soon_threadsafe(result.set_exception, error)
+        else:
+            loop.call_soon_threadsafe(result.set_result, value)
+
+    thread = threading.Thread(target=run, name="load", daemon=True)
+    thread.start()
+    try:
+        return await result
+    finally:
+        thread.join()
+
+
 class Workers(Generic[JobT, ResultT]):
     """Made, used and closed in one running event loop.
 
@@ -55,9 +86,7 @@ class Workers(Generic[JobT, ResultT]):
             thread.join()
 
     def _run(self) -> None:
-        # The event loop feeds these threads and answers people: where cores are short, it goes first.
-        with contextlib.suppress(AttributeError, OSError):  # not Linux, or not allowed
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        give_way()
         while (job := self._jobs.get()) is not None:
             result: ResultT | Exception
             try:

@@ -1,0 +1,63 @@
+import asyncio
+import os
+import sys
+import threading
+
+import pytest
+
+from serving.workers import NICENESS, Workers, in_a_thread_that_gives_way
+
+
+async def finished(workers: Workers[int, int], done: list[object], count: int) -> None:
+    while len(done) < count:
+        await asyncio.sleep(0)
+    workers.close()
+
+
+async def test_jobs_come_back_in_the_event_loop_with_their_results_or_errors() -> None:
+    done: list[tuple[int, object]] = []
+    threads: set[str] = set()
+
+    def work(job: int) -> int:
+        threads.add(threading.current_thread().name)
+        if job == 3:
+            raise ValueError("three")
+        return 10 * job
+
+    def deliver(job: int, result: int | Exception) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        done.append((job, result))
+
+    workers = Workers(2, work, deliver, "test")
+    for job in range(5):
+        workers.give(job)
+    assert workers.free == -3
+    await finished(workers, done, 5)  # type: ignore[arg-type]
+    assert workers.free == 2
+    results = dict(done)
+    assert isinstance(results.pop(3), ValueError)
+    assert results == {0: 0, 1: 10, 2: 20, 4: 40}
+    assert threads <= {"test-0", "test-1"}
+
+
+async def test_work_in_a_thread_of_its_own_returns_or_raises() -> None:
+    assert await in_a_thread_that_gives_way(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        await in_a_thread_that_gives_way(lambda: 1 // 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+async def test_threads_give_way_to_the_event_loop_and_so_do_those_that_they_start() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def started_inside() -> int:
+        seen: list[int] = []
+        inner = threading.Thread(target=lambda: seen.append(niceness()))
+        inner.start()
+        inner.join()
+        return seen[0]
+
+    before = niceness()
+    assert await in_a_thread_that_gives_way(started_inside) == max(before, NICENESS)
+    assert niceness() == before
