@@ -46,7 +46,7 @@ def targets(content: Content) -> str:
         f"| from start to ready | {_spread(content['cold_start_s'], 's')} | <= 1.5 s |",
     ]
     if "memory" in content:
-        images = content["memory"]["samples"][-1][0]
+        images = content["memory"]["images"]
         growth = 100.0 * content["memory"]["growth"]
         lines.append(f"| growth of memory from the first 100,000 to {images:,} images | {growth:+.1f} % | <= 5 % |")
     machine = f"{content['machine']['cores']} cores of {content['machine']['cpu']}"

@@ -6,8 +6,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 # gRPC's C core would repeat our errors on stderr in its own words. Must be set before grpc is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -55,6 +56,16 @@ async def serve(load: Callable[[Path], Engine], config: Config) -> None:
         await server.stop()
 
 
+def _run(server: Coroutine[Any, Any, None]) -> None:
+    """Runs the server in uvloop's event loop, which answers a tenth more single images; Windows has none."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(server)
+    else:
+        uvloop.run(server)
+
+
 def _spare_the_collector() -> None:
     """Takes what was made until now out of the garbage collector's sight.
 
@@ -75,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.configure(config.log_level)
         _prepare_port_file(config)
         # One thread for each inference: parallel over requests is faster than inside one.
-        asyncio.run(serve(lambda directory: _load(directory, config), config))
+        _run(serve(lambda directory: _load(directory, config), config))
     except PrelabelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -40,7 +40,7 @@ class Config:
     max_batch_size: int = 256
     """Most images of one inference. Small nets reach a CPU core's full rate at 32, a GPU's near 256."""
     preferred_batch_size: int = 0
-    """Images for which a free instance waits no longer; 0: 64 on the CPU, where larger batches are hardly faster, and
+    """Images for which a free instance waits no longer; 0: 32 on the CPU, where larger batches are hardly faster, and
     `max_batch_size` on a GPU."""
     max_queue_delay_ms: float = 2.0
     """How long a request waits for company while an instance is free; about the cost of one network round trip. One

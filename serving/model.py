@@ -19,7 +19,7 @@ from serving.observer import BatchObserver
 MAX_REQUEST_IMAGES = 4096
 """Batches of a few hundred images already carry the engine's full rate; more per request only delays other callers."""
 
-CPU_BATCH_SIZE = 64
+CPU_BATCH_SIZE = 32
 """Rows with which a small net nearly has a CPU core's full rate."""
 
 _MESSAGE_RESERVE_BYTES = 1 << 20

@@ -15,7 +15,7 @@ def test_ratios_are_those_of_neighbours_in_a_round() -> None:
     content = {
         "measured": {name: [row(100.0), row(100.0), row(200.0)] for name in names},
         "cold_start_s": [0.5, 0.7, 0.6],
-        "memory": {"samples": [(100, 1), (1000, 1)], "growth": 0.012},
+        "memory": {"images": 1000, "samples": [(0.0, 1), (1.0, 1)], "growth": 0.012},
         "command": "make bench-serving", "commit": "0" * 40, "picked": "OpenVINO bfloat16", "rounds": 3,
         "machine": {"cpu": "some", "cores": 2},
     }  # fmt: skip
