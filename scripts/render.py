@@ -7,7 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scripts import batchnorm_trap, calibration_page, graph_speed, other_data, quality_page, training_speed
+from scripts import (
+    batchnorm_trap,
+    calibration_page,
+    graph_speed,
+    other_data,
+    quality_page,
+    serving_page,
+    training_speed,
+)
 
 PAGES = (Path("README.md"), Path("docs/quality.md"), Path("docs/serving.md"))
 IMAGES = Path("docs/images")
@@ -21,6 +29,7 @@ def main() -> None:
     runs = load("quality")["runs"]
     quality_page.plot_errors(IMAGES / "error_against_labels.png", runs)
     quality_page.plot_curves(IMAGES / "quality_curves.png", runs)
+    serving_page.plots(IMAGES, load("serving"))
 
 
 def render(text: str) -> str:
@@ -33,6 +42,7 @@ def render(text: str) -> str:
     blocks["other-data"] = lambda: other_data.table(load("other_data"))
     blocks["batchnorm"] = lambda: batchnorm_trap.table(load("batchnorm"))
     blocks["graph"] = lambda: graph_speed.table(load("graph_speed"))
+    blocks["serving"] = lambda: serving_page.targets(load("serving"))
     blocks["speed"] = lambda: training_speed.table(load("training_speed"))
 
     def block(match: re.Match[str]) -> str:
