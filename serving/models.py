@@ -182,8 +182,11 @@ class Models:
             # An engine's own threads inherit the priority of the thread that starts them.
             engine = await in_a_thread_that_gives_way(lambda: self._load(bundle.directory))
             model = start_model(engine, self._config, bundle.version, self.requests)
-        except (PrelabelError, OSError) as error:
-            message = " ".join(str(error).split())
+        except Exception as error:  # a runtime raises what it likes over a graph that it cannot run
+            known = isinstance(error, PrelabelError | OSError)
+            message = (
+                " ".join(str(error).split()) if known else f"{type(error).__name__}: {' '.join(str(error).split())}"
+            )
             self._failed[bundle.version] = bundle.signature, message
             if self._opened or self._served:
                 logger.error("a model was not loaded", extra={"version": bundle.version, "reason": message})

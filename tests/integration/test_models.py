@@ -163,6 +163,26 @@ async def test_a_bad_bundle_leaves_the_old_model_serving_and_says_why(
         assert (await stub.Predict(pb.PredictRequest(tensor=TENSOR))).model_id == mended
 
 
+async def test_a_model_on_which_the_runtime_fails_leaves_the_old_one_serving(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "1")
+
+    def failing(directory: Path) -> Engine:
+        if directory.name == "2":
+            raise RuntimeError("a runtime's own words")
+        return load(directory)
+
+    async with serving(tmp_path, failing, reload_every_s=0.01) as (stub, admin):
+        write_tiny_bundle(tmp_path / "2")
+        while len(seen := await listed(admin)) < 2:
+            await asyncio.sleep(0)
+        assert seen == {"1": (SERVING, True), "2": (FAILED, False)}
+        # The watcher lives on.
+        write_tiny_bundle(tmp_path / "3")
+        while len(seen := await listed(admin)) < 3 and "3" not in seen:
+            await asyncio.sleep(0)
+        assert (await stub.GetModel(pb.GetModelRequest())).model_version == "3"
+
+
 async def test_a_directory_that_vanishes_is_an_error_of_the_reload_and_serving_goes_on(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "models" / "1")
     async with serving(tmp_path / "models") as (stub, admin):
