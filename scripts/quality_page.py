@@ -79,20 +79,22 @@ def published(runs: list[Entry]) -> str:
 
 def ablations(runs: list[Entry]) -> str:
     """Returns the ablation table at 100 labels; differences are taken over the draws that both have."""
-    whole = {run["seed"]: run["test_error"] for run in of(runs, "default", 100)}
+    whole = {run["seed"]: run["test_error"] for run in of(runs, "short", 100)}
     lines = [
-        "| recipe, 100 labels | mean error | worst | draws | against default | seconds a run |",
-        "|---|---|---|---|---|---|",
+        "| recipe, 100 labels | steps | mean error | worst | draws | against the short default | seconds a run |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for name in ("supervised", "book", *ABLATIONS, "default"):
+    for name in ("supervised", "book", "default", *ABLATIONS):
         members = of(runs, name, 100)
         values = [run["test_error"] for run in members]
         if not values:
             continue
         paired = [run["test_error"] - whole[run["seed"]] for run in members if run["seed"] in whole]
-        against = f"{statistics.mean(paired):+.2f}" if paired and name != "default" else ""
+        comparable = paired and name in ABLATIONS and name != "short"
+        against = f"{statistics.mean(paired):+.2f}" if comparable else ""
         lines.append(
-            f"| {VARIANTS[name].title} | {statistics.mean(values):.2f} % | {max(values):.2f} % | {len(values)} "
+            f"| {VARIANTS[name].title} | {members[0]['steps']:,} "
+            f"| {statistics.mean(values):.2f} % | {max(values):.2f} % | {len(values)} "
             f"| {against} | {statistics.median(run['seconds'] for run in members):,.0f} |"
         )
     return "\n".join(lines)
