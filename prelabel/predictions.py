@@ -120,18 +120,3 @@ def with_failures(batch: PredictionBatch, errors: dict[int, str], total: int) ->
     probabilities[good], realness[good] = batch.probabilities, batch.realness
     later = {int(good[i]): message for i, message in batch.errors.items()}
     return PredictionBatch(probabilities, realness, batch.model_id, dict(sorted((errors | later).items())))
-
-
-NOT_FINITE = "the model's output is not finite"
-"""Error of an item for which the model answered NaN or infinity."""
-
-
-def mark_non_finite(batch: PredictionBatch) -> PredictionBatch:
-    """Turns rows in which the model answered NaN or infinity into failed items, so that no NaN passes as an answer."""
-    finite = np.isfinite(batch.probabilities).all(axis=1) & np.isfinite(batch.realness)
-    if finite.all():
-        return batch
-    probabilities = np.where(finite[:, None], batch.probabilities, np.float32(np.nan))
-    realness = np.where(finite, batch.realness, np.float32(np.nan))
-    errors = {int(i): NOT_FINITE for i in np.flatnonzero(~finite)} | batch.errors
-    return PredictionBatch(probabilities, realness, batch.model_id, dict(sorted(errors.items())))
