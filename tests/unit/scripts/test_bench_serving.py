@@ -19,9 +19,12 @@ def test_ratios_are_those_of_neighbours_in_a_round() -> None:
         "command": "make bench-serving", "commit": "0" * 40, "picked": "OpenVINO bfloat16", "rounds": 3,
         "machine": {"cpu": "some", "cores": 2},
     }  # fmt: skip
+    for one in content["measured"]["interactive-beside-bulk"]:  # type: ignore[index]
+        one["bulk_batch_ms"] = 1.0
     content["measured"]["bulk"] = [row(50.0), row(80.0), row(180.0)]  # type: ignore[index]
     text = targets(content)
     assert "| 80 | 100 | 0.80 (0.50 to 0.90) | >= 0.85 |" in text
     assert "0.60 s (0.50 to 0.70)" in text
     assert "+1.2 %" in text
+    assert "takes on the full server | 1.50 (1.50 to 1.50) | <= 3 |" in text
     assert "OpenVINO bfloat16" in text
