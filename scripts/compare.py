@@ -89,8 +89,8 @@ VARIANTS: dict[str, Variant] = {
 }
 
 ABLATIONS = tuple(name for name in VARIANTS if name not in ("supervised", "book", "default"))
-ABLATION_STEPS = 2000
-"""Steps of an ablation, two fifths of the default's, so that five draws of each take hours and not a day; `short` is
+ABLATION_STEPS = 1000
+"""Steps of an ablation, a fifth of the default's, so that five draws of each take an hour or two and not a day; `short` is
 the default with as many."""
 
 Run = tuple[str, int, int]
