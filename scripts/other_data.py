@@ -38,12 +38,14 @@ TOLERATED_POINTS = 0.5
 Run = tuple[str, str, int, int]
 """Set, variant, labels, seed."""
 PLAN: list[Run] = [
-    (name, variant, labels, seed)
+    (name, variant, counts[rank], seed)
     for seed in range(3)
+    for rank in range(max(map(len, LABELS.values())))
     for name, counts in LABELS.items()
-    for labels in counts
+    if rank < len(counts)
     for variant in (BASELINE, "default")
 ]
+"""Every run: each set with few labels first, then with more, then the next draw."""
 
 
 @dataclass(frozen=True)
