@@ -90,8 +90,8 @@ VARIANTS: dict[str, Variant] = {
 
 ABLATIONS = tuple(name for name in VARIANTS if name not in ("supervised", "book", "default"))
 ABLATION_STEPS = 1000
-"""Steps of an ablation, a fifth of the default's, so that five draws of each take an hour or two and not a day; `short` is
-the default with as many."""
+"""Steps of an ablation, a fifth of the default's, so that five draws of each take an hour or two and not a day; `short`
+is the default with as many."""
 
 Run = tuple[str, int, int]
 """Variant, labels, seed."""

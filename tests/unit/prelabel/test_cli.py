@@ -15,6 +15,8 @@ from PIL import Image
 from prelabel import __main__ as cli
 from prelabel import __version__
 from prelabel.bulk import BulkConfig
+from prelabel.commands import exits, info, sheet
+from prelabel.commands import run as run_command
 from prelabel.connection import Connection
 from prelabel.errors import ServerUnavailableError
 from prelabel.testing import FakeServer
@@ -70,7 +72,11 @@ def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
         if match := re.match(r"--([a-z][a-z-]*)", line):
             # The explanation stands behind the option, or below a long one.
             explained[match[1]] = line.split("  ", 1)[1].strip() if "  " in line else following
-    fields = {"run": (cli.Run, BulkConfig, Connection), "info": (cli.Info, Connection), "sheet": (cli.Sheet,)}[command]
+    fields = {
+        "run": (run_command.Run, BulkConfig, Connection),
+        "info": (info.Info, Connection),
+        "sheet": (sheet.Sheet,),
+    }[command]
     names = {field.name.replace("_", "-") for one in fields for field in dataclasses.fields(one)}
     assert set(explained) == names - {"bulk", "connection", "what"}
     assert all(one[0].isupper() for one in explained.values())
@@ -78,7 +84,7 @@ def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
 
 def test_the_help_of_run_explains_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys, "run")
-    for status in (0, cli.EXIT_ERROR, cli.EXIT_ERROR_ROWS, cli.EXIT_INTERRUPTED):
+    for status in (0, exits.EXIT_ERROR, exits.EXIT_ERROR_ROWS, exits.EXIT_INTERRUPTED):
         assert f"\n    {status:<4} " in text
 
 
@@ -144,7 +150,7 @@ def test_a_full_disk_is_one_line(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cli, "run_bulk", refuse)
+    monkeypatch.setattr(run_command, "run_bulk", refuse)
     assert bulk(pile, tiny_bundle) == 2
     assert "No space left on device" in error_line(capsys)
 
@@ -155,7 +161,7 @@ def test_an_interrupt_says_that_it_can_go_on(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run_bulk", interrupt)
+    monkeypatch.setattr(run_command, "run_bulk", interrupt)
     assert bulk(pile, tiny_bundle) == 130
     assert "the same command again goes on" in capsys.readouterr().err
 
@@ -210,7 +216,7 @@ def test_info_says_when_a_server_is_not_there(
     def away(connection: Connection, address: str) -> object:
         raise ServerUnavailableError(f"nobody at {address}")
 
-    monkeypatch.setattr(cli, "_model_of_server", away)
+    monkeypatch.setattr(info, "_model_of_server", away)
     assert run("info", "localhost:50051") == 2
     assert error_line(capsys) == "error: nobody at localhost:50051\n"
 
@@ -238,12 +244,12 @@ def test_it_runs_as_a_module_and_as_a_script(command: list[str]) -> None:
 def test_sheet_draws_the_predictions_of_just_these_images(
     pile: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert bulk(pile, tiny_bundle) == cli.EXIT_ERROR_ROWS
+    assert bulk(pile, tiny_bundle) == exits.EXIT_ERROR_ROWS
     arguments = ("sheet", "--predictions", tmp_path / "out", "--output", tmp_path / "sheet.png")
     assert run(*arguments, "--input", pile) == 0
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert len(sheet.getcolors(1 << 20)) > 10
     capsys.readouterr()
     (pile / "new.png").write_bytes(b"another")
-    assert run(*arguments, "--input", pile) == cli.EXIT_ERROR
+    assert run(*arguments, "--input", pile) == exits.EXIT_ERROR
     assert "of another input" in error_line(capsys)

@@ -1,0 +1,102 @@
+"""`prelabel run`."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from prelabel.bulk import BulkConfig, BulkSummary, Predictor, run_bulk
+from prelabel.commands.exits import EXIT_ERROR_ROWS
+from prelabel.connection import Connection
+from prelabel.errors import InputError
+from prelabel.progress import ProgressMode
+from prelabel.sources import open_source
+
+HELP = """Pre-labels every image of a folder, a Parquet file or an IDX file into Parquet files.
+
+For example, through a server, and without one:
+    prelabel run --input photos --server 127.0.0.1:50051 --output predictions
+    prelabel run --input photos --model runs/mnist/bundle --output predictions
+
+The same command again does only what is missing. Each image becomes exactly one row; one that cannot be used becomes a
+row with an error.
+
+A server's bearer token comes from the environment variable PRELABEL_TOKEN.
+
+Exit status:
+    0    every image has a prediction
+    2    the run could not be done or finished
+    3    finished, but some rows are errors: the summary says how many
+    130  interrupted"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Options of `prelabel run`."""
+
+    input: Path
+    """Folder of images, Parquet file (or folder of them), or IDX image file."""
+    bulk: Annotated[BulkConfig, tyro.conf.arg(name="")]
+    """How the job is done."""
+    server: str | None = None
+    """HOST:PORT of a running server, or of several with commas between; either this or --model."""
+    connection: Annotated[Connection, tyro.conf.arg(name="")] = field(default_factory=Connection)
+    """How the server is reached."""
+    retry_for_s: float = 60.0
+    """For how many seconds a server that is away or overloaded is tried again: enough for it to be started anew."""
+    model: Path | None = None
+    """Bundle to run in this process, without a server (needs the extra `cpu`, `openvino` or `gpu`)."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """What runs --model: `cuda` and `cpu` are commands, `auto` takes CUDA where it works."""
+    runtime: Literal["auto", "onnxruntime", "openvino"] = "auto"
+    """What computes on it: `auto` times both at the start and takes the faster one."""
+    precision: Literal["auto", "float32", "bfloat16", "int8", "float16"] = "auto"
+    """Numbers inside the model: `auto` takes the fastest of those that the bundle allows."""
+    threads: int = 0
+    """Inferences of --model at the same time, each on one core; 0 uses all cores."""
+    progress: ProgressMode = "auto"
+    """How progress is shown on the error stream: for people, as JSON lines, or not at all."""
+
+
+def execute(options: Run) -> int:
+    """Does `prelabel run`."""
+    source = open_source(options.input)
+    with _predictor(options) as predictor:
+        summary = run_bulk(options.bulk, source, str(options.input), predictor, progress=options.progress)
+    print(_summary_text(summary, options.bulk.output))
+    return EXIT_ERROR_ROWS if summary.errors else 0
+
+
+def _predictor(options: Run) -> AbstractContextManager[Predictor]:
+    if (options.server is None) == (options.model is None):
+        raise InputError("give either --server HOST:PORT or --model BUNDLE")
+    if options.model is None:
+        from prelabel.client import PrelabelClient
+
+        connection = options.connection
+        return PrelabelClient(
+            str(options.server),
+            tls=connection.to_tls(),
+            token_over_plaintext=connection.token_over_plaintext,
+            retry_for_s=options.retry_for_s,
+        )
+    from prelabel.embedded import load_predictor
+
+    return nullcontext(
+        load_predictor(options.model, options.device, options.threads, options.runtime, options.precision)
+    )
+
+
+def _summary_text(summary: BulkSummary, output: Path) -> str:
+    labels = "  ".join(f"{name} {number:,}" for name, number in summary.labels.items())
+    return "\n".join(
+        [
+            f"{summary.images:,} images in {output}, {summary.errors:,} of them with errors",
+            f"this run: {summary.predicted:,} images in {summary.wall_s:.1f} s ({summary.images_per_s:,.0f} images/s), "
+            f"{summary.shards_written} files written, {summary.shards_skipped} were there",
+            f"model {summary.model_id}, input {summary.manifest_hash[:12]}",
+            f"labels: {labels}",
+        ]
+    )

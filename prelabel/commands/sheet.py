@@ -1,0 +1,34 @@
+"""`prelabel sheet`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prelabel.contact_sheet import sheet_of_predictions
+from prelabel.errors import InputError
+from prelabel.sources import open_source
+
+HELP = """Draws predictions as one picture: per class the most certain, the least certain, the least real images.
+
+For example:
+    prelabel sheet --predictions predictions --input photos --output sheet.png"""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Options of `prelabel sheet`."""
+
+    predictions: Path
+    """Output directory of `prelabel run`."""
+    input: Path
+    """The images, as they were given to `prelabel run`."""
+    output: Path
+    """The PNG file."""
+
+
+def execute(options: Sheet) -> int:
+    """Does `prelabel sheet`."""
+    if not options.output.parent.is_dir():
+        raise InputError(f"--output {options.output}: there is no folder {options.output.parent}")
+    sheet_of_predictions(options.output, options.predictions, open_source(options.input))
+    print(options.output)
+    return 0
