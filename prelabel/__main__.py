@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from prelabel import __version__
-from prelabel.commands import info, run, sheet
+from prelabel.commands import audit, info, run, sheet
 from prelabel.commands.exits import EXIT_ERROR, EXIT_INTERRUPTED
 from prelabel.errors import PrelabelError
 
@@ -23,6 +23,7 @@ Command = (
     Annotated[run.Run, tyro.conf.subcommand("run", description=run.HELP)]
     | Annotated[info.Info, tyro.conf.subcommand("info", description=info.HELP)]
     | Annotated[sheet.Sheet, tyro.conf.subcommand("sheet", description=sheet.HELP)]
+    | Annotated[audit.Audit, tyro.conf.subcommand("audit", description=audit.HELP)]
 )
 
 
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return info.execute(command)
             case sheet.Sheet():
                 return sheet.execute(command)
+            case audit.Audit():
+                return audit.execute(command)
     except PrelabelError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR

@@ -165,7 +165,7 @@ def apply_temperature(probabilities: Probabilities, temperature: float) -> NDArr
     return scaled
 
 
-def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
+def fit_temperature(probabilities: Probabilities, labels: Labels, weights: Scores | None = None) -> float:
     """Returns the temperature T within `TEMPERATURES` that minimises the negative log-likelihood of the labels.
 
     The loss is convex in 1 / T, so its slope changes sign once, and bisection over log T finds where. The slope keeps
@@ -176,23 +176,28 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
     Args:
         probabilities: float [n, K], 0..1, rows sum to 1: answers to images whose labels training did not see.
         labels: int [n], 0..K-1, the right classes.
+        weights: float [n], over 0: how many images each one stands for; None where all stand for as many.
 
     Raises:
         InputError: An array has no images, another shape, or values out of range.
     """
     check_probabilities(probabilities)
     check_labels(labels, probabilities)
+    if weights is not None and (weights.shape != labels.shape or not weights.min() > 0.0):
+        raise InputError(f"weights have shape {list(weights.shape)}: {list(labels.shape)} numbers over 0 wanted")
     log_p = _log(probabilities)
     log_p -= log_p.max(axis=1, keepdims=True)
     of_label = log_p[np.arange(len(labels)), labels]
 
     def loss(temperature: float) -> float:
-        return float((np.log(np.exp(log_p / temperature).sum(axis=1)) - of_label / temperature).mean())
+        losses = np.log(np.exp(log_p / temperature).sum(axis=1)) - of_label / temperature
+        return float(np.average(losses, weights=weights))
 
     def slope(temperature: float) -> float:
         """The derivative of the loss by 1 / T: the expected less the observed log p."""
         powers = np.exp(log_p / temperature)
-        return float(((powers * log_p).sum(axis=1) / powers.sum(axis=1) - of_label).mean())
+        slopes = (powers * log_p).sum(axis=1) / powers.sum(axis=1) - of_label
+        return float(np.average(slopes, weights=weights))
 
     low, high = (math.log(end) for end in TEMPERATURES)
     while high - low > _LOG_TEMPERATURE_TOLERANCE:

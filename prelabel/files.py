@@ -1,10 +1,14 @@
 """Writing files whole or not at all, and hashing them."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
+
+from prelabel.errors import InputError
 
 
 def sha256_file(path: Path) -> str:
@@ -47,3 +51,24 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
 def write_text_atomically(path: Path, text: str) -> None:
     """Writes UTF-8 text by `write_atomically`."""
     write_bytes_atomically(path, text.encode())
+
+
+@contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Yields a temporary directory beside `path` and renames it at the end: `path` is there whole or not at all.
+
+    Raises:
+        InputError: `path` is there already and is not an empty directory.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} is there already: choose a new or empty directory")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        fsync_directory(temporary)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    fsync_directory(path.parent)

@@ -1,0 +1,109 @@
+"""People's answers to the tasks of a draw, from its CSV or from Label Studio's JSON export."""
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.audit.plan import Plan
+from prelabel.audit.tasks import ANSWER_COLUMN, ID_COLUMN, NONE_OF_THESE
+from prelabel.errors import InputError
+
+NO_CLASS = -1
+"""Label index of `NONE_OF_THESE`."""
+_NAMED = 5
+"""Ids that an error names."""
+
+
+def read_answers(path: Path, plan: Plan) -> NDArray[np.int32]:
+    """Returns the label index that a person gave to each row of the plan: int32 [n], -1..K-1, -1 for "none of these".
+
+    Raises:
+        InputError: The file is damaged, holds ids that were not drawn, an id twice, a name that is no class, or lacks
+            answers; the message says which.
+    """
+    pairs = _from_label_studio(path) if path.suffix == ".json" else read_csv(path, ANSWER_COLUMN)
+    given = _unique(path, [(identity, answer) for identity, answer in pairs if answer])
+    if unknown := sorted(set(given) - set(plan.ids)):
+        raise InputError(f"{path} answers ids that were not drawn: {some(unknown)}; it is of another audit")
+    if missing := [identity for identity in plan.ids if identity not in given]:
+        raise InputError(
+            f"{path} lacks {len(missing):,} of {len(plan.ids):,} answers: {some(missing)}. What people skip is not "
+            f"random, so the guarantee needs all; answer {NONE_OF_THESE!r} where no class fits"
+        )
+    return np.array([label_index(path, identity, given[identity], plan.classes) for identity in plan.ids], np.int32)
+
+
+def read_csv(path: Path, column: str) -> list[tuple[str, str]]:
+    """Returns (id, value) of each line of a CSV file with a header; values are stripped of spaces.
+
+    Raises:
+        InputError: The file is missing or damaged, or has no column `id` or none of the wanted name.
+    """
+    try:
+        # Spreadsheets put a byte order mark in front.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            names = reader.fieldnames or []
+            if absent := [name for name in (ID_COLUMN, column) if name not in names]:
+                raise InputError(f"{path} has no column {absent[0]!r} (its header: {', '.join(names) or 'empty'})")
+            return [(row[ID_COLUMN] or "", (row[column] or "").strip()) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as CSV: {error}") from None
+
+
+def label_index(path: Path, identity: str, name: str, classes: Sequence[str]) -> int:
+    """Returns the index of a class name, -1 for "none of these".
+
+    Raises:
+        InputError: It is neither.
+    """
+    if name in classes:
+        return classes.index(name)
+    if name == NONE_OF_THESE:
+        return NO_CLASS
+    shown = ", ".join(classes[:_NAMED]) + (", ..." if len(classes) > _NAMED else "")
+    raise InputError(f"{path} calls {identity} {name!r}, which is no class ({shown}) and not {NONE_OF_THESE!r}")
+
+
+def some(ids: Sequence[str]) -> str:
+    """Returns the first few ids as text, and how many more there are."""
+    return ", ".join(ids[:_NAMED]) + (f" and {len(ids) - _NAMED:,} more" if len(ids) > _NAMED else "")
+
+
+def _unique(path: Path, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for identity, answer in pairs:
+        found[identity].append(answer)
+    if twice := [identity for identity, answers in found.items() if len(answers) > 1]:
+        answers = ", ".join(map(repr, found[twice[0]][:_NAMED]))
+        raise InputError(f"{path} answers more than once: {some(twice)} ({twice[0]}: {answers}); leave one answer each")
+    return {identity: answers[0] for identity, answers in found.items()}
+
+
+def _from_label_studio(path: Path) -> Iterator[tuple[str, str]]:
+    """Yields (id, answer) of each task with an answer; annotators of one task who agree are one answer."""
+    try:
+        tasks = json.loads(path.read_bytes())
+        for task in tasks:
+            for answer in dict.fromkeys(_choices(task)):
+                yield task["data"]["uid"], answer
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise InputError(
+            f"{path} is no export of Label Studio in its format JSON, with the tasks of `prelabel audit draw` "
+            f"({type(error).__name__}: {error})"
+        ) from None
+
+
+def _choices(task: dict[str, Any]) -> Iterator[str]:
+    for annotation in task["annotations"]:
+        if annotation.get("was_cancelled"):
+            continue  # a skipped task has no answer
+        for result in annotation["result"]:
+            if result["type"] == "choices":
+                yield result["value"]["choices"][0]
