@@ -1,4 +1,4 @@
-"""Renders the figures of docs/results/*.json into the marked blocks of README.md and docs/quality.md: `make docs`."""
+"""Renders the figures of docs/results/*.json into the marked blocks of README.md and the pages in docs/: `make docs`."""
 
 import functools
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts import (
+    audit_demo,
     batchnorm_trap,
     calibration_page,
     graph_speed,
@@ -17,7 +18,7 @@ from scripts import (
     training_speed,
 )
 
-PAGES = (Path("README.md"), Path("docs/quality.md"), Path("docs/serving.md"))
+PAGES = (Path("README.md"), Path("docs/quality.md"), Path("docs/serving.md"), Path("docs/audit.md"))
 IMAGES = Path("docs/images")
 RESULTS = Path("docs/results")
 
@@ -40,6 +41,8 @@ def render(text: str) -> str:
     for name, make_from in (("calibration", calibration_page.calibration), ("outside", calibration_page.outside)):
         blocks[name] = functools.partial(lambda make: make(load("calibration")), make_from)
     blocks["other-data"] = lambda: other_data.table(load("other_data"))
+    blocks["audit"] = lambda: audit_demo.table(load("audit"))
+    blocks["audit-lanes"] = lambda: audit_demo.lanes_table(load("audit"))
     blocks["batchnorm"] = lambda: batchnorm_trap.table(load("batchnorm"))
     blocks["graph"] = lambda: graph_speed.table(load("graph_speed"))
     blocks["serving"] = lambda: serving_page.targets(load("serving"))

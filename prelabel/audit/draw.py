@@ -33,7 +33,7 @@ class DrawConfig:
     coverage: float = 0.6
     """The smallest share of the pile that is worth accepting; the sample has enough answers in it, and in more."""
     stratify: Stratify = "none"
-    """`class` draws as many of each predicted class, for a promise about each; `confidence` is for calibration only."""
+    """By `class`: as many of each predicted class, for a promise about each. By `confidence`: for calibration only."""
     seed: int = 0
     """Decides the draw, together with the predictions. Choose it before you see any answer, and once."""
 

@@ -175,7 +175,7 @@ def _schema(old: Any, about: dict[str, Any]) -> Any:
     """Returns the schema of a lanes file: that of the predictions with four more columns, for Hugging Face too."""
     pa = require_pyarrow()
     added = {"lane": "string", "lane_reason": "string", "review_rank": "int64", "calibrated_confidence": "float32"}
-    fields = [pa.field(name, pa.type_for_alias(kind), nullable=name[:4] != "lane") for name, kind in added.items()]
+    fields = [pa.field(name, pa.type_for_alias(kind), nullable=kind != "string") for name, kind in added.items()]
     metadata = dict(old.metadata) | {METADATA_KEY: json.dumps(about)}
     if _HUGGING_FACE in metadata:
         info = json.loads(metadata[_HUGGING_FACE])

@@ -118,12 +118,14 @@ def mark_answers(suspects: Suspects, pile: Pile, rows: NDArray[np.int64], answer
 def _mark_duplicates(suspects: Suspects, pile: Pile, path: Path) -> None:
     pa = require_pyarrow()
     try:
-        table = pa.parquet.ParquetFile(path).read(list(DUPLICATE_COLUMNS))
-        pairs = np.stack([_rows_of(pile, table[name], path) for name in DUPLICATE_COLUMNS], axis=1)
+        with pa.parquet.ParquetFile(path) as file:
+            table = file.read(list(DUPLICATE_COLUMNS))
+        columns = [table[name].cast(pa.string()) for name in DUPLICATE_COLUMNS]
     except (OSError, KeyError, pa.ArrowException) as error:
         raise InputError(
             f"{path} is no table of duplicates ({' and '.join(DUPLICATE_COLUMNS)}): {' '.join(str(error).split())}"
         ) from None
+    pairs = np.stack([_rows_of(pile, column, path) for column in columns], axis=1)
     labels = pile.label[pairs]
     for one, other in pairs[(labels[:, 0] != labels[:, 1]) & (labels >= 0).all(axis=1)].tolist():
         names = pile.ids_at(np.array([one, other]))

@@ -196,6 +196,21 @@ def test_the_fit_undoes_a_temperature_exactly(seed: int, temperature: float) -> 
         assert again * temperature == pytest.approx(fitted, rel=1e-3)
 
 
+def test_an_image_that_stands_for_three_counts_as_three() -> None:
+    logits, labels = sampled(50, 4, 1.5, seed=1)
+    probabilities, weights = softmax(logits * 2), np.where(np.arange(50) % 2, 3.0, 1.0)
+    repeated = np.repeat(np.arange(50), weights.astype(int))
+    fitted = fit_temperature(probabilities, labels, weights)
+    assert fitted == pytest.approx(fit_temperature(probabilities[repeated], labels[repeated]), rel=1e-5)
+    assert fitted != pytest.approx(fit_temperature(probabilities, labels), rel=1e-3)
+
+
+@pytest.mark.parametrize("weights", [np.ones(3), np.array([1.0, 0.0]), np.array([1.0, np.nan])])
+def test_bad_weights_are_named(weights: NDArray[Any]) -> None:
+    with pytest.raises(InputError, match="weights have shape"):
+        fit_temperature(GOOD, np.array([0, 1]), weights)
+
+
 @given(SCORES, SCORES)
 def test_auroc_is_the_share_of_pairs_in_the_right_order(inside: NDArray[Any], outside: NDArray[Any]) -> None:
     pairs = inside[:, None] - outside[None, :]

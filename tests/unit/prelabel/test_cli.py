@@ -14,8 +14,11 @@ from PIL import Image
 
 from prelabel import __main__ as cli
 from prelabel import __version__
+from prelabel.audit.apply import ApplyConfig
+from prelabel.audit.draw import DrawConfig
+from prelabel.audit.suspects import SuspectConfig
 from prelabel.bulk import BulkConfig
-from prelabel.commands import exits, info, sheet
+from prelabel.commands import audit, exits, info, sheet
 from prelabel.commands import run as run_command
 from prelabel.connection import Connection
 from prelabel.errors import ServerUnavailableError
@@ -57,14 +60,15 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "run" in text
     assert "info" in text
     assert "sheet" in text
+    assert "audit" in text
     assert "--version" in text
 
 
-@pytest.mark.parametrize("command", ["run", "info", "sheet"])
+@pytest.mark.parametrize("command", ["run", "info", "sheet", "audit draw", "audit apply", "audit report"])
 def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
     capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    text = help_of(capsys, command)
+    text = help_of(capsys, *command.split())
     assert f"    prelabel {command} " in text
     lines = [line.strip("│| ") for line in text.splitlines()]
     explained = {}
@@ -76,9 +80,12 @@ def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
         "run": (run_command.Run, BulkConfig, Connection),
         "info": (info.Info, Connection),
         "sheet": (sheet.Sheet,),
+        "audit draw": (audit.Draw, DrawConfig),
+        "audit apply": (audit.Apply, ApplyConfig, SuspectConfig),
+        "audit report": (audit.Report,),
     }[command]
     names = {field.name.replace("_", "-") for one in fields for field in dataclasses.fields(one)}
-    assert set(explained) == names - {"bulk", "connection", "what"}
+    assert set(explained) == names - {"bulk", "connection", "what", "draw", "promise", "suspects"}
     assert all(one[0].isupper() for one in explained.values())
 
 

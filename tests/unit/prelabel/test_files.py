@@ -7,7 +7,8 @@ from typing import IO
 
 import pytest
 
-from prelabel.files import sha256_file, write_atomically, write_text_atomically
+from prelabel.errors import InputError
+from prelabel.files import new_directory, sha256_file, write_atomically, write_text_atomically
 
 
 class BrokenError(Exception):
@@ -71,3 +72,36 @@ def test_the_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeyp
 def test_sha256_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 100_000)
     assert sha256_file(tmp_path / "file") == hashlib.sha256(b"x" * 100_000).hexdigest()
+
+
+def test_a_new_directory_is_there_whole(tmp_path: Path) -> None:
+    with new_directory(tmp_path / "deep/new") as directory:
+        (directory / "file").write_text("content")
+        assert not (tmp_path / "deep/new").exists()
+    assert [str(one.relative_to(tmp_path)) for one in sorted(tmp_path.rglob("*"))] == [
+        "deep",
+        "deep/new",
+        "deep/new/file",
+    ]
+
+
+def test_a_failure_leaves_no_directory(tmp_path: Path) -> None:
+    def fill() -> None:
+        with new_directory(tmp_path / "new") as directory:
+            (directory / "file").write_text("half of it")
+            raise BrokenError
+
+    with pytest.raises(BrokenError):
+        fill()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with new_directory(tmp_path / "empty") as directory:
+        (directory / "file").write_text("content")
+    with pytest.raises(InputError, match="empty is there already"), new_directory(tmp_path / "empty"):
+        pass
+    with pytest.raises(InputError, match="file is there already"), new_directory(tmp_path / "empty/file"):
+        pass
+    assert (tmp_path / "empty/file").read_text() == "content"

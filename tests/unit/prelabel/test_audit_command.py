@@ -1,0 +1,90 @@
+"""`prelabel audit` as a user types it."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from prelabel import __main__ as cli
+from prelabel.audit.plan import LEDGER_FILE
+from support.piles import CLASSES, KnownPile, make_pile
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> KnownPile:
+    return make_pile(tmp_path / "predictions", 3000)
+
+
+def run(*arguments: object) -> int:
+    return cli.main(["audit", *(str(one) for one in arguments)])
+
+
+def fill_in(known: KnownPile, audit: Path) -> Path:
+    row_of = {name: row for row, name in enumerate(known.ids)}
+    with (audit / "tasks.csv").open(newline="") as file:
+        tasks = list(csv.DictReader(file))
+    with (audit / "tasks.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "path", "answer"])
+        writer.writeheader()
+        writer.writerows({**task, "answer": CLASSES[known.truth[row_of[task["id"]]]]} for task in tasks)
+    return audit / "tasks.csv"
+
+
+def apply(known: KnownPile, *more: object) -> int:
+    audit = known.directory.parent / "audit"
+    files = ("--audit", audit, "--answers", fill_in(known, audit), "--predictions", known.directory)
+    return run("apply", *files, "--output", known.directory.parent / "lanes", *more)
+
+
+def test_draw_apply_report(known: KnownPile, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw = ("draw", "--predictions", known.directory, "--output", tmp_path / "audit", "--alpha", 0.03)
+    assert run(*draw, "--size", 700) == 0
+    text = capsys.readouterr().out
+    assert "at most 3 % wrong with 95 % confidence" in text
+    assert "drawn: 700 of 3,000 rows" in text
+    assert "warning" not in text
+    assert apply(known) == 0
+    text = capsys.readouterr().out
+    assert "certified: " in text
+    assert "at most 3 % wrong with 95 % confidence" in text
+    assert "the promise assumes:\n  - the audited rows are those" in text
+    assert run("report", "--lanes", tmp_path / "lanes") == 0
+    text = capsys.readouterr().out
+    assert "at 5 s a label: 4.2 h for all" in text
+    assert str(tmp_path / "lanes/_coverage.svg") in text
+
+
+def test_nothing_certified_is_status_4_and_says_what_it_takes(
+    known: KnownPile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("draw", "--predictions", known.directory, "--output", tmp_path / "audit", "--size", 30) == 0
+    assert apply(known) == 4
+    text = capsys.readouterr().out
+    assert "not certified at 1 % wrong with 95 % confidence" in text
+    assert "answers, not 30, would do it" in text
+    assert json.loads((tmp_path / "lanes/_lanes.json").read_text())["certificates"][0]["accepted"] is None
+
+
+def test_a_second_draw_is_warned_of_then_and_when_it_is_applied(
+    known: KnownPile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in enumerate(("lost", "audit")):
+        assert run("draw", "--predictions", known.directory, "--output", tmp_path / name, "--seed", seed) == 0
+    assert f"were drawn from before ({tmp_path / 'lost'}" in capsys.readouterr().out
+    assert len(json.loads((known.directory / LEDGER_FILE).read_text())) == 2
+    apply(known)
+    assert "warning: 2 different samples were drawn" in capsys.readouterr().out
+    (warning,) = json.loads((tmp_path / "lanes/_lanes.json").read_text())["warnings"]
+    assert "2 different samples" in warning
+
+
+def test_a_draw_never_overwrites_answers(known: KnownPile, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw = ("draw", "--predictions", known.directory, "--output", tmp_path / "audit", "--size", 5)
+    assert run(*draw) == 0
+    fill_in(known, tmp_path / "audit")
+    before = (tmp_path / "audit/tasks.csv").read_bytes()
+    assert run(*draw) == 2
+    assert "audit is there already: choose a new or empty directory" in capsys.readouterr().err
+    assert (tmp_path / "audit/tasks.csv").read_bytes() == before
+    assert len(json.loads((known.directory / LEDGER_FILE).read_text())) == 1
