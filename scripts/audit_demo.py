@@ -1,9 +1,9 @@
 """Audits the pre-labels of `make demo` many times, with MNIST's hidden labels in the place of people.
 
-For each promise and sample size, many seeds: the sample is drawn as `prelabel audit draw` draws it, answered with the true labels,
-and certified as `prelabel audit apply` does; then the true error rate of what was certified is looked up. Beside it, on
-the same answers, what a threshold does that is chosen because the error rate in the sample looks good enough. With seed
-0 the lanes are also written and read back. Results go to docs/results/audit.json.
+For each promise and sample size, many seeds: the sample is drawn as `prelabel audit draw` draws it, answered with the
+true labels, and certified as `prelabel audit apply` does; then the true error rate of what was certified is looked up.
+Beside it, on the same answers, what a threshold does that is chosen because the error rate in the sample looks good
+enough. With seed 0 the lanes are also written and read back. Results go to docs/results/audit.json.
 
 The hidden labels are those of the training split: the test split is not touched.
 """
@@ -158,11 +158,17 @@ def table(result: dict[str, Any]) -> str:
     for one in result["cases"]:
         for name in ("certified", "naive"):
             figures = one[name]
-            lines.append(
-                f"| at most {100 * one['alpha']:g} % | {one['answers']:,} | {name} | {100 * figures['share_of_audits_with_a_set']:.1f} % "
-                f"| {100 * figures['mean_coverage']:.1f} % | {100 * figures['mean_error']:.2f} % "
-                f"| {100 * figures['worst_error']:.2f} % | {figures['broken']:,} of {result['seeds']:,} |"
-            )
+            cells = [
+                f"at most {100 * one['alpha']:g} %",
+                f"{one['answers']:,}",
+                name,
+                f"{100 * figures['share_of_audits_with_a_set']:.1f} %",
+                f"{100 * figures['mean_coverage']:.1f} %",
+                f"{100 * figures['mean_error']:.2f} %",
+                f"{100 * figures['worst_error']:.2f} %",
+                f"{figures['broken']:,} of {result['seeds']:,}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", f"`{result['command']}`, commit {result['commit'][:12]}."])
 
 

@@ -1,4 +1,4 @@
-"""Renders the figures of docs/results/*.json into the marked blocks of README.md and the pages in docs/: `make docs`."""
+"""Renders the figures of docs/results/*.json into the marked blocks of README.md and docs/*.md: `make docs`."""
 
 import functools
 import json

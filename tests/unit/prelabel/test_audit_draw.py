@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from prelabel.audit.draw import DrawConfig, arithmetic, draw
-from prelabel.audit.pile import Pile, read_pile
+from prelabel.audit.pile import Pile, probabilities_at, read_pile
 from prelabel.audit.plan import LEDGER_FILE, Plan, note_draw, other_draws, read_plan, write_plan
 from prelabel.audit.tasks import copy_images, write_tasks
 from prelabel.errors import InputError
 from prelabel.sources import open_source
+from prelabel.table import read_predictions
 from support.piles import CLASSES, KnownPile, make_pile
 from support.samples import ListSource, write_pile
 
@@ -37,6 +38,10 @@ def test_a_pile_holds_what_the_files_say(pile: Pile, known: KnownPile) -> None:
     assert np.isnan(pile.confidence[[5, 2500]]).all()
     assert (pile.label[pile.predicted] == known.label[pile.predicted]).all()
     assert pile.ids_at(np.array([2999, 0])) == [known.ids[2999], known.ids[0]]
+    rows = np.array([2999, 0, 1500, 1])  # of three files, in any order
+    wanted = read_predictions(known.directory)["probabilities"].take(rows.tolist()).to_pylist()
+    assert probabilities_at(known.directory, rows).tolist() == wanted
+    assert np.isnan(probabilities_at(known.directory, np.array([5]))).all()
 
 
 def test_the_draw_is_uniform_over_the_rows_with_a_prediction(pile: Pile) -> None:

@@ -93,6 +93,9 @@ def test_what_is_accepted_is_the_certified_set_and_what_people_confirmed(
     accepted = np.array(table["lane"].to_pylist()) == "accept"
     assert (known.truth != known.label)[accepted].mean() <= 0.02
     confidence = table["confidence"].to_numpy()
+    candidates = table["realness"].fill_null(0).to_numpy() >= np.float32(made["realness_floor"])
+    assert step["size"] == (candidates & (confidence >= np.float32(step["threshold"]))).sum()
+    assert candidates.sum() == certificate["steps"][-1]["size"] == 3998 - 40
     reasons = np.array(table["lane_reason"].to_pylist())
     inside = accepted & (reasons != "a person gave this label in the audit")
     assert confidence[inside].min() >= np.float32(step["threshold"])
