@@ -92,7 +92,7 @@ def _from_label_studio(path: Path) -> Iterator[tuple[str, str]]:
         tasks = json.loads(path.read_bytes())
         for task in tasks:
             for answer in dict.fromkeys(_choices(task)):
-                yield task["data"]["uid"], answer
+                yield str(task["data"]["uid"]), str(answer)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
             f"{path} is no export of Label Studio in its format JSON, with the tasks of `prelabel audit draw` "

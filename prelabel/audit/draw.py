@@ -52,6 +52,8 @@ def draw(pile: Pile, config: DrawConfig) -> Plan:
         InputError: An option is out of range, or there are fewer rows than are to be drawn.
     """
     check_promise(config.alpha, config.confidence)
+    if config.seed < 0:
+        raise InputError(f"--seed {config.seed} is not usable: 0 or more wanted")
     if config.errors < 0:
         raise InputError(f"--errors {config.errors} is not usable: 0 or more wanted")
     if not 0.0 < config.coverage <= 1.0:
@@ -104,6 +106,8 @@ def arithmetic(config: DrawConfig, plan: Plan) -> str:
     ]
     for one in plan.strata if len(plan.strata) > 1 else ():
         lines.append(f"  {one.name}: {one.drawn:,} of {one.size:,} (each row's chance {one.inclusion_probability:.4g})")
+    if config.stratify == "confidence":
+        lines.append("a draw by confidence is for calibration: nothing can be certified with it")
     return "\n".join(lines)
 
 

@@ -120,6 +120,8 @@ def _mark_duplicates(suspects: Suspects, pile: Pile, path: Path) -> None:
     try:
         with pa.parquet.ParquetFile(path) as file:
             table = file.read(list(DUPLICATE_COLUMNS))
+        # A row without `duplicate_of` is no duplicate.
+        table = table.drop_null()
         columns = [table[name].cast(pa.string()) for name in DUPLICATE_COLUMNS]
     except (OSError, KeyError, pa.ArrowException) as error:
         raise InputError(
@@ -127,11 +129,11 @@ def _mark_duplicates(suspects: Suspects, pile: Pile, path: Path) -> None:
         ) from None
     pairs = np.stack([_rows_of(pile, column, path) for column in columns], axis=1)
     labels = pile.label[pairs]
-    for one, other in pairs[(labels[:, 0] != labels[:, 1]) & (labels >= 0).all(axis=1)].tolist():
-        names = pile.ids_at(np.array([one, other]))
-        for row, twin, name in ((one, other, names[1]), (other, one, names[0])):
-            label = pile.classes[pile.label[twin]]
-            suspects.mark(row, Kind.DUPLICATE, f"near-duplicate of {name}, whose label is {label!r}")
+    pairs = pairs[(labels[:, 0] != labels[:, 1]) & (labels >= 0).all(axis=1)]
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    for (row, twin), name in zip(both.tolist(), pile.ids_at(both[:, 1]), strict=True):
+        label = pile.classes[pile.label[twin]]
+        suspects.mark(row, Kind.DUPLICATE, f"near-duplicate of {name}, whose label is {label!r}")
 
 
 def _mark_given_labels(suspects: Suspects, pile: Pile, path: Path) -> None:

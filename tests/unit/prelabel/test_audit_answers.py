@@ -103,6 +103,12 @@ def test_label_studio_s_export(tmp_path: Path) -> None:
     assert answers(tmp_path / "export.json", json.dumps(tasks)) == [0, -1, 1]
 
 
+def test_ids_that_are_numbers_are_unknown_ids(tmp_path: Path) -> None:
+    tasks = [task("a", "cat"), task(5, "cat"), task("z", "cat")]  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="ids that were not drawn: 5, z"):
+        answers(tmp_path / "export.json", json.dumps(tasks))
+
+
 def test_annotators_who_disagree_and_skipped_tasks_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="more than once: a \\(a: 'cat', 'dog'\\)"):
         answers(tmp_path / "e.json", json.dumps([task("a", "cat", "dog"), task("b", "cat"), task("c", "cat")]))

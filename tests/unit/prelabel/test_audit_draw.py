@@ -89,6 +89,7 @@ def test_strata_of_classes_write_down_their_inclusion_probabilities(pile: Pile, 
 def test_strata_of_confidence_hold_as_many_rows_each(pile: Pile) -> None:
     plan = draw(pile, DrawConfig(size=100, stratify="confidence"))
     assert {one.drawn for one in plan.strata} == {10}
+    assert "nothing can be certified with it" in arithmetic(DrawConfig(stratify="confidence"), plan)
     assert {one.size for one in plan.strata} == {299, 300}
     means = [
         pile.confidence[[r for r, s in zip(plan.rows, plan.stratum, strict=True) if s == i]].mean() for i in range(10)
@@ -133,6 +134,7 @@ def test_a_damaged_plan_is_named(tmp_path: Path, content: bytes) -> None:
         (DrawConfig(confidence=95), "--confidence 95 is not usable"),
         (DrawConfig(size=2999), "has 2,998 predictions"),
         (DrawConfig(size=0), "--size 0"),
+        (DrawConfig(seed=-1), "--seed -1"),
         (DrawConfig(errors=-1), "--errors -1"),
         (DrawConfig(coverage=1.1), "--coverage 1.1"),
     ],

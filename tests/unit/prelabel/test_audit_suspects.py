@@ -1,5 +1,6 @@
 """Which rows are suspect whatever their confidence, and why."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def test_rows_of_equal_realness_are_no_suspects(tmp_path: Path) -> None:
     assert not find_suspects(read_pile(tmp_path / "p"), SuspectConfig(realness_quantile=0.1)).kind.any()
 
 
-def write_duplicates(path: Path, pairs: list[tuple[str, str]]) -> SuspectConfig:
+def write_duplicates(path: Path, pairs: list[tuple[str, str | None]]) -> SuspectConfig:
     columns = {
         "id": [one for one, _ in pairs],
         "duplicate_of": [other for _, other in pairs],
@@ -59,7 +60,12 @@ def test_near_duplicates_with_another_label(pile: Pile, known: KnownPile, tmp_pa
     names = known.ids
     config = write_duplicates(
         tmp_path / "duplicates.parquet",
-        [(names[cats[0]], names[dogs[0]]), (names[cats[1]], names[cats[2]]), (names[5], names[cats[3]])],
+        [
+            (names[cats[0]], names[dogs[0]]),
+            (names[cats[1]], names[cats[2]]),
+            (names[5], names[cats[3]]),
+            (names[7], None),
+        ],
     )
     suspects = find_suspects(pile, config)
     assert np.flatnonzero(suspects.kind == Kind.DUPLICATE).tolist() == sorted([cats[0], dogs[0]])
@@ -137,3 +143,9 @@ def test_bad_given_labels_are_named(pile: Pile, tmp_path: Path, text: str, messa
 def test_a_quantile_out_of_range_is_named(pile: Pile) -> None:
     with pytest.raises(InputError, match=r"--realness-quantile 1\.0"):
         find_suspects(pile, SuspectConfig(realness_quantile=1.0))
+
+
+def test_without_cleanlab_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cleanlab.filter", None)  # importing it is an ImportError
+    with pytest.raises(InputError, match=r"pip install 'prelabel\[audit\]'"):
+        likely_label_errors(np.array([0, 1], np.int32), np.full((2, 2), 0.5, np.float32))
