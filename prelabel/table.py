@@ -155,6 +155,33 @@ def _parse_info(metadata: Any) -> ShardInfo:
     return ShardInfo(**{**fields, "classes": tuple(fields["classes"])})
 
 
+def ordered_files(directory: Path) -> list[Path]:
+    """Returns the prediction files of an output directory in the order of the input; their rows are not read.
+
+    Raises:
+        InputError: There are none, one is damaged or missing, or they are not of one model and one input.
+    """
+    paths = sorted(directory.glob(FILE_PATTERN))
+    if not paths:
+        raise InputError(f"{directory} holds no predictions ({FILE_PATTERN}): make them with `prelabel run`")
+    known = sorted(((*read_info(path), path) for path in paths), key=lambda entry: entry[0].shard)
+    first, expected_start = known[0][0], 0
+    for info, rows, path in known:
+        for name in ("model_id", "classes", "manifest_hash"):
+            if getattr(info, name) != getattr(first, name):
+                raise InputError(
+                    f"{path} does not belong to {known[0][2].name}: its {name} is {getattr(info, name)}, "
+                    f"not {getattr(first, name)}; keep the outputs of different runs in different directories"
+                )
+        if info.start != expected_start:
+            raise InputError(
+                f"{directory} has a gap or an overlap before {path.name}: it starts at row {info.start}, "
+                f"wanted is {expected_start}; run `prelabel run` with the same options again"
+            )
+        expected_start += rows
+    return [path for _, _, path in known]
+
+
 def read_predictions(directory: Path, columns: list[str] | None = None) -> Any:
     """Reads all prediction files of an output directory.
 
@@ -169,24 +196,8 @@ def read_predictions(directory: Path, columns: list[str] | None = None) -> Any:
         InputError: There are none, one is damaged or missing, or they are not of one model and one input.
     """
     pa = require_pyarrow()
-    paths = sorted(directory.glob(FILE_PATTERN))
-    if not paths:
-        raise InputError(f"{directory} holds no predictions ({FILE_PATTERN}): make them with `prelabel run`")
-    known = sorted(((*read_info(path), path) for path in paths), key=lambda entry: entry[0].shard)
-    first, expected_start, tables = known[0][0], 0, []
-    for info, rows, path in known:
-        for name in ("model_id", "classes", "manifest_hash"):
-            if getattr(info, name) != getattr(first, name):
-                raise InputError(
-                    f"{path} does not belong to {known[0][2].name}: its {name} is {getattr(info, name)}, "
-                    f"not {getattr(first, name)}; keep the outputs of different runs in different directories"
-                )
-        if info.start != expected_start:
-            raise InputError(
-                f"{directory} has a gap or an overlap before {path.name}: it starts at row {info.start}, "
-                f"wanted is {expected_start}; run `prelabel run` with the same options again"
-            )
-        expected_start += rows
+    tables = []
+    for path in ordered_files(directory):
         try:
             # Not read_table: it takes folder names such as `set=1` for columns.
             with pa.parquet.ParquetFile(path) as file:

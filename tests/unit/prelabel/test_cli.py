@@ -18,7 +18,7 @@ from prelabel.audit.apply import ApplyConfig
 from prelabel.audit.draw import DrawConfig
 from prelabel.audit.suspects import SuspectConfig
 from prelabel.bulk import BulkConfig
-from prelabel.commands import audit, exits, info, sheet
+from prelabel.commands import audit, convert, exits, info, sheet
 from prelabel.commands import run as run_command
 from prelabel.connection import Connection
 from prelabel.errors import ServerUnavailableError
@@ -60,11 +60,12 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "run" in text
     assert "info" in text
     assert "sheet" in text
+    assert "convert" in text
     assert "audit" in text
     assert "--version" in text
 
 
-@pytest.mark.parametrize("command", ["run", "info", "sheet", "audit draw", "audit apply", "audit report"])
+@pytest.mark.parametrize("command", ["run", "info", "sheet", "convert", "audit draw", "audit apply", "audit report"])
 def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
     capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
@@ -83,6 +84,7 @@ def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
         "audit draw": (audit.Draw, DrawConfig),
         "audit apply": (audit.Apply, ApplyConfig, SuspectConfig),
         "audit report": (audit.Report,),
+        "convert": (convert.Convert,),
     }[command]
     names = {field.name.replace("_", "-") for one in fields for field in dataclasses.fields(one)}
     assert set(explained) == names - {"bulk", "connection", "what", "draw", "promise", "suspects"}
