@@ -1,7 +1,7 @@
-"""FiftyOneImageClassificationDataset: a folder with `labels.json` and, if the images are given, `data/`.
+"""FiftyOneImageClassificationDataset: a folder with `labels.json` and `data/`.
 
-https://docs.voxel51.com/user_guide/import_datasets.html. Without the images, `labels.json` names them by
-absolute paths.
+https://docs.voxel51.com/user_guide/import_datasets.html. Without --images, `data/` is empty and
+`labels.json` names the images by their absolute paths.
 """
 
 from collections.abc import Iterator

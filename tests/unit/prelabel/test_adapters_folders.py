@@ -183,4 +183,4 @@ def test_fiftyone_without_images_names_them_where_they_lie(tmp_path: Path, monke
     fiftyone.write(tmp_path / "out", conversion_of(directory))
     labels: dict[str, Any] = json.loads((tmp_path / "out/labels.json").read_text())["labels"]
     assert list(labels) == [str(tmp_path / "pile/x/1.png")]
-    assert [one.name for one in (tmp_path / "out").iterdir()] == ["labels.json"]
+    assert list((tmp_path / "out/data").iterdir()) == []
