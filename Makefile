@@ -30,7 +30,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .DEFAULT_GOAL := help
 # Goals build on each other: make train export.
 .NOTPARALLEL:
-.PHONY: help setup demo train export serve prelabel test check lint format types imports unit integration e2e \
+.PHONY: help setup demo train export serve prelabel test check lint format types imports unit integration e2e test-adapters \
         proto proto-check lock image image-check compare gpu-check other-data bench-serving soak docs clean
 
 help: ## list every target in a line
@@ -73,6 +73,15 @@ integration: setup ## tests with real sockets and ONNX Runtime
 
 e2e: setup ## train a little, export, serve, pre-label, read back
 	$(PY) -m pytest tests/e2e $(ARGS)
+
+$(VENV)-adapters/.installed: locks/adapters.txt
+	$(PYTHON) -m venv $(VENV)-adapters
+	@# Without what the packages say that they need: the lock file leaves out a database that would be downloaded.
+	$(VENV)-adapters/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/adapters.txt
+	touch $@
+
+test-adapters: $(VENV)-adapters/.installed ## what `prelabel convert` writes, read back by datumaro, cvat_sdk, FiftyOne, datasets, webdataset (1.5 GB)
+	$(VENV)-adapters/bin/python -m scripts.adapter_tests $(ARGS)
 
 check: lint types imports proto-check test ## every gate
 
@@ -129,5 +138,5 @@ docs: setup ## render the measured figures into README.md and docs/quality.md
 	$(PY) -m scripts.render
 
 clean: ## remove environments, caches and generated code caches; runs/ stays
-	rm -rf $(VENV) $(VENV)-proto .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-proto $(VENV)-adapters .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -11,3 +11,4 @@ compile pyproject.toml --group export --output-file locks/train.txt
 compile pyproject.toml --group serve --output-file locks/serve.txt
 compile pyproject.toml --group serve-cpu --output-file locks/serve-cpu.txt
 compile locks/proto.in --output-file locks/proto.txt
+compile pyproject.toml --extra parquet locks/adapters.in --override locks/adapters-overrides.in --output-file locks/adapters.txt

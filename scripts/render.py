@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts import (
+    adapter_tests,
     audit_demo,
     batchnorm_trap,
     calibration_page,
@@ -18,7 +19,13 @@ from scripts import (
     training_speed,
 )
 
-PAGES = (Path("README.md"), Path("docs/quality.md"), Path("docs/serving.md"), Path("docs/audit.md"))
+PAGES = (
+    Path("README.md"),
+    Path("docs/quality.md"),
+    Path("docs/serving.md"),
+    Path("docs/audit.md"),
+    Path("docs/tools.md"),
+)
 IMAGES = Path("docs/images")
 RESULTS = Path("docs/results")
 
@@ -40,6 +47,7 @@ def render(text: str) -> str:
         blocks[name] = functools.partial(make, load("quality")["runs"])
     for name, make_from in (("calibration", calibration_page.calibration), ("outside", calibration_page.outside)):
         blocks[name] = functools.partial(lambda make: make(load("calibration")), make_from)
+    blocks["adapters"] = lambda: adapter_tests.table(load("adapters"))
     blocks["other-data"] = lambda: other_data.table(load("other_data"))
     blocks["audit"] = lambda: audit_demo.table(load("audit"))
     blocks["audit-lanes"] = lambda: audit_demo.lanes_table(load("audit"))
