@@ -36,7 +36,7 @@ class CvatTags:
         server: str = "",
         model: str = "",
     ) -> None:
-        """Reads the labels of all predictions: about 200 bytes for each image.
+        """Reads the labels of all predictions: about 550 bytes for each image.
 
         Args:
             predictions: Output of `prelabel run` or `prelabel audit apply`.
@@ -98,13 +98,15 @@ class CvatTags:
         return (prediction.label, prediction.confidence) if prediction.confidence >= self._min_confidence else NO_TAG
 
     def _find(self, frame_name: str) -> str | None:
-        """Returns the id of the image of a frame: the whole name, with or without `.png`, else the unique file name."""
-        without = frame_name.removesuffix(".png")
-        for name in (frame_name, without):
-            if name in self._answers:
-                return name
-        # The task may lie in another folder than the input did.
-        return self._ids_of.get(frame_name.rsplit("/", 1)[-1])
+        """Returns the id of the image of a frame, if one of their two paths ends with the other."""
+        parts = frame_name.split("/")
+        for start in range(len(parts)):
+            name = "/".join(parts[start:])
+            for identity in (name, name.removesuffix(".png")):
+                if identity in self._answers:
+                    return identity
+        longer = self._ids_of.get(parts[-1])
+        return longer if longer is not None and image_name(longer).endswith(f"/{frame_name}") else None
 
 
 def _asker(server: str, model: str, classes: tuple[str, ...]) -> Callable[[bytes], Prediction] | None:

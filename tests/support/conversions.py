@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -107,5 +108,5 @@ def write_images(path: Path, case: Case) -> Path:
     """Writes the case's images as one Parquet file: ids can be anything; image i is 4 x 3 pixels of value i."""
     broken = set(case.failed)
     images = [b"broken" if i in broken else png(i) for i in range(len(case.ids))]
-    pa.parquet.write_table(pa.table({"id": list(case.ids), "image": images}), path)
+    pq.write_table(pa.table({"id": list(case.ids), "image": images}), path)
     return path
