@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from prelabel import __version__
-from prelabel.commands import audit, duplicates, info, run, sheet
+from prelabel.commands import audit, duplicates, info, plan, run, sheet
 from prelabel.commands.exits import EXIT_ERROR, EXIT_INTERRUPTED
 from prelabel.errors import PrelabelError
 
@@ -24,6 +24,7 @@ Command = (
     | Annotated[info.Info, tyro.conf.subcommand("info", description=info.HELP)]
     | Annotated[sheet.Sheet, tyro.conf.subcommand("sheet", description=sheet.HELP)]
     | Annotated[audit.Audit, tyro.conf.subcommand("audit", description=audit.HELP)]
+    | Annotated[plan.Plan, tyro.conf.subcommand("plan", description=plan.HELP)]
     | Annotated[duplicates.Duplicates, tyro.conf.subcommand("duplicates", description=duplicates.HELP)]
 )
 
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return sheet.execute(command)
             case audit.Audit():
                 return audit.execute(command)
+            case plan.Plan():
+                return plan.execute(command)
             case duplicates.Duplicates():
                 return duplicates.execute(command)
     except PrelabelError as error:

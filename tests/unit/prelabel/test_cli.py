@@ -20,6 +20,7 @@ from prelabel.audit.suspects import SuspectConfig
 from prelabel.bulk import BulkConfig
 from prelabel.commands import audit, exits, info, sheet
 from prelabel.commands import duplicates as duplicates_command
+from prelabel.commands import plan as plan_command
 from prelabel.commands import run as run_command
 from prelabel.connection import Connection
 from prelabel.duplicates.pairs import Near
@@ -66,7 +67,9 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--version" in text
 
 
-@pytest.mark.parametrize("command", ["run", "info", "sheet", "duplicates", "audit draw", "audit apply", "audit report"])
+@pytest.mark.parametrize(
+    "command", ["run", "info", "sheet", "duplicates", "plan", "audit draw", "audit apply", "audit report"]
+)
 def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
     capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
@@ -82,6 +85,7 @@ def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
         "run": (run_command.Run, BulkConfig, Connection),
         "info": (info.Info, Connection),
         "sheet": (sheet.Sheet,),
+        "plan": (plan_command.Plan, Connection),
         "duplicates": (duplicates_command.Duplicates, Near),
         "audit draw": (audit.Draw, DrawConfig),
         "audit apply": (audit.Apply, ApplyConfig, SuspectConfig),
