@@ -11,6 +11,7 @@ from scripts import (
     audit_demo,
     batchnorm_trap,
     calibration_page,
+    duplicates,
     graph_speed,
     other_data,
     quality_page,
@@ -18,7 +19,9 @@ from scripts import (
     training_speed,
 )
 
-PAGES = (Path("README.md"), Path("docs/quality.md"), Path("docs/serving.md"), Path("docs/audit.md"))
+PAGES = tuple(
+    Path(page) for page in ("README.md", "docs/quality.md", "docs/serving.md", "docs/audit.md", "docs/bulk.md")
+)
 IMAGES = Path("docs/images")
 RESULTS = Path("docs/results")
 
@@ -44,6 +47,8 @@ def render(text: str) -> str:
     blocks["audit"] = lambda: audit_demo.table(load("audit"))
     blocks["audit-lanes"] = lambda: audit_demo.lanes_table(load("audit"))
     blocks["batchnorm"] = lambda: batchnorm_trap.table(load("batchnorm"))
+    blocks["duplicates"] = lambda: duplicates.thresholds_table(load("duplicates"))
+    blocks["duplicates-found"] = lambda: duplicates.found_table(load("duplicates"))
     blocks["graph"] = lambda: graph_speed.table(load("graph_speed"))
     blocks["serving"] = lambda: serving_page.targets(load("serving"))
     blocks["speed"] = lambda: training_speed.table(load("training_speed"))

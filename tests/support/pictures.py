@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 
-def picture(seed: int, size_px: int = 64) -> Image.Image:
-    """A smooth random RGB picture: no two seeds look alike."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
+def picture(seed: int, size_px: int = 64, patches: int = 6) -> Image.Image:
+    """A random RGB picture of `patches` x `patches` colours that flow into each other: no two seeds look alike."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (patches, patches, 3)).astype(np.uint8)
     return Image.fromarray(coarse).resize((size_px, size_px), Image.Resampling.BICUBIC)
 
 
