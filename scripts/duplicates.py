@@ -80,7 +80,7 @@ def thresholds(source: IdxSource) -> list[dict[str, Any]]:
     rows = []
     for near in THRESHOLDS:
         pairs = of_two_classes = 0
-        for earlier, later, _ in near_pairs(prints.hashes, prints.thumbnails, prints.positions, near):
+        for earlier, later, _ in near_pairs(prints, prints.positions, near):
             pairs += len(earlier)
             of_two_classes += int((labels[earlier] != labels[later]).sum())
         copies = np.flatnonzero((of := find_groups(prints, near).duplicate_of) >= 0)

@@ -14,6 +14,7 @@ pictures share hashes. The thumbnail is the second opinion.
 """
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,12 @@ class Fingerprints:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    @functools.cached_property
+    def brightness(self) -> NDArray[np.int64]:
+        """int64 [n]: sum of each thumbnail."""
+        brightness: NDArray[np.int64] = self.thumbnails.sum(axis=1, dtype=np.int64)
+        return brightness
 
 
 def fingerprint(source: Source, blocks: Sequence[range], threads: int, report: Progress) -> Fingerprints:

@@ -14,9 +14,13 @@ from prelabel.duplicates.fingerprints import Fingerprints
 from prelabel.duplicates.pairs import Near, near_pairs
 
 SLICE_IMAGES = 1 << 20
-"""Images that are decided at once: each slice costs sorting all that are kept."""
+"""Most images that are decided at once: each slice costs sorting all that are kept."""
 MAX_PAIRS = 1 << 24
-"""Pairs held in memory, 300 MB; where images are so much alike that there are more, slices get smaller."""
+"""Pairs held in memory, 300 MB; where there are more, slices get smaller."""
+PAIRS_PER_IMAGE = 16
+"""Where many images are alike, pairs cost more than sorting: with more of them per image, slices get smaller."""
+FEW_PAIRS = 1 << 16
+"""So many cost no more than what each slice costs anyway."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +90,14 @@ def _decide(
     max_pairs: int,
 ) -> None:
     """Fills `duplicate_of` and `distance` of the candidates, slice by slice."""
-    kept, start = candidates[:0], 0
+    kept, start, size = candidates[:0], 0, slice_images
     while start < len(candidates):
-        fresh = candidates[start : start + slice_images]
-        pairs = _collect(prints, np.concatenate([kept, fresh]), near, max_pairs if len(fresh) > 1 else None)
+        fresh = candidates[start : start + size]
+        members = np.concatenate([kept, fresh])
+        limit = min(max_pairs, max(FEW_PAIRS, PAIRS_PER_IMAGE * len(members))) if len(fresh) > 1 else None
+        pairs = _collect(prints, members, near, limit)
         if pairs is None:
-            slice_images = len(fresh) // 2
+            size = len(fresh) // 2
             continue
         earlier, later, bits = pairs
         # By later image; the nearest partner first, of several the earliest.
@@ -102,7 +108,7 @@ def _decide(
             if len(usable):
                 duplicate_of[image], distance[image] = earlier[low + usable[0]], bits[low + usable[0]]
         kept = np.concatenate([kept, fresh[duplicate_of[fresh] < 0]])
-        start += len(fresh)
+        start, size = start + len(fresh), min(2 * size, slice_images)
 
 
 def _collect(
@@ -110,7 +116,7 @@ def _collect(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]] | None:
     """Returns all pairs of the members, or None where there are too many."""
     pieces, count = [(members[:0], members[:0], np.empty(0, np.uint8))], 0
-    for piece in near_pairs(prints.hashes, prints.thumbnails, members, near):
+    for piece in near_pairs(prints, members, near):
         pieces.append(piece)
         count += len(piece[0])
         if max_pairs is not None and count > max_pairs:

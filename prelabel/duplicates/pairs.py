@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from prelabel.duplicates.fingerprints import Fingerprints
 from prelabel.errors import InputError
 from prelabel.images import Pixels
 
@@ -41,27 +42,24 @@ class Near:
             raise InputError(f"--difference {self.difference} is not usable: 0 to 255 grey levels are wanted")
 
 
-def near_pairs(
-    hashes: NDArray[np.uint64], thumbnails: Pixels, members: NDArray[np.int64], near: Near
-) -> Iterator[Pairs]:
+def near_pairs(prints: Fingerprints, members: NDArray[np.int64], near: Near) -> Iterator[Pairs]:
     """Yields all pairs of near-duplicates among `members`, each once, in pieces.
 
     Besides its arguments it needs memory for a few numbers per member, however many pairs there are.
 
     Args:
-        hashes: uint64 [n].
-        thumbnails: uint8 [n, t], 0..255.
-        members: int64 [m], ascending: the images that are compared.
+        prints: n images.
+        members: int64 [m], ascending: the places of those that are compared.
         near: What counts.
     """
     masks = _masks(near.distance + 2)
-    limit = int(near.difference * thumbnails.shape[1])
-    brightness = thumbnails.sum(axis=1, dtype=np.int64)[members]
+    limit = int(near.difference * prints.thumbnails.shape[1])
+    hashes, brightness = prints.hashes[members], prints.brightness[members]
     for one, other in itertools.combinations(range(len(masks)), 2):
-        keys = hashes[members] & (masks[one] | masks[other])
+        keys = hashes & (masks[one] | masks[other])
         order = np.lexsort((brightness, keys))
         keys, light, placed = keys[order], brightness[order], members[order]
-        sorted_hashes = hashes[placed]
+        sorted_hashes = hashes[order]
         left = np.arange(len(placed))
         for step in itertools.count(1):
             # Who has no partner at this step has none further on: keys and brightness are sorted.
@@ -75,7 +73,7 @@ def near_pairs(
             close = np.flatnonzero(bits <= near.distance)
             close = close[_first_agreement(differ[close], masks, one, other)]
             first, second = placed[left[close]], placed[left[close] + step]
-            alike = _differences(thumbnails, first, second) <= limit
+            alike = _differences(prints.thumbnails, first, second) <= limit
             if alike.any():
                 first, second = first[alike], second[alike]
                 yield np.minimum(first, second), np.maximum(first, second), bits[close[alike]]

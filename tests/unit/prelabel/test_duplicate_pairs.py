@@ -67,7 +67,7 @@ nears = st.builds(Near, distance=st.integers(0, MAX_DISTANCE), difference=st.sam
 def test_pairs_are_those_of_brute_force_each_once(pile: Fingerprints, near: Near, data: st.DataObject) -> None:
     members = np.array([i for i in range(len(pile)) if data.draw(st.booleans())], np.int64)
     pairs: list[tuple[int, int, int]] = []
-    for earlier, later, bits in near_pairs(pile.hashes, pile.thumbnails, members, near):
+    for earlier, later, bits in near_pairs(pile, members, near):
         pairs += zip(earlier.tolist(), later.tolist(), bits.tolist(), strict=True)
     wanted = [
         (i, j, int(pile.hashes[i] ^ pile.hashes[j]).bit_count())
