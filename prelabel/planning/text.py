@@ -1,6 +1,6 @@
 """A plan as lines for people."""
 
-from prelabel.planning.plan import OutputFacts, Plan
+from prelabel.planning.plan import ModelFacts, OutputFacts, Plan
 from prelabel.planning.sample import SampleFacts
 
 SHOWN = 5
@@ -28,7 +28,7 @@ def to_text(plan: Plan) -> str:
     if plan.model is None:
         lines.append(("model", "none given"))
     else:
-        lines += _model(plan)
+        lines += _model(plan.model)
     if plan.output is not None:
         lines += _output(plan.output)
     lines += [*_time(plan), ("next", plan.next_command)]
@@ -39,7 +39,7 @@ def size(count_bytes: int) -> str:
     """Returns a number of bytes with its unit."""
     amount = float(count_bytes)
     for unit in ("bytes", "kB", "MB", "GB"):
-        if amount < 1000:
+        if amount < 999.5:  # more would be shown as 1e+03
             return f"{amount:.3g} {unit}"
         amount /= 1000
     return f"{amount:,.3g} TB"
@@ -84,9 +84,7 @@ def _duplicates(plan: Plan) -> str:
     return f"{found} of a sample; more in the whole, as copies lie outside of the sample (--duplicates all)"
 
 
-def _model(plan: Plan) -> list[tuple[str, str]]:
-    model = plan.model
-    assert model is not None
+def _model(model: ModelFacts) -> list[tuple[str, str]]:
     height, width, channels = model.input_shape
     names = ", ".join(model.classes[: 4 * SHOWN]) + (", ..." if len(model.classes) > 4 * SHOWN else "")
     lines = [

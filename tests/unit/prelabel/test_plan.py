@@ -16,6 +16,7 @@ from prelabel import __main__ as cli
 from prelabel.planning import plan as planning
 from prelabel.planning import speed
 from prelabel.planning.sample import SampleFacts, look_at
+from prelabel.planning.text import duration, size
 from prelabel.progress import Progress
 from prelabel.sources import Source, open_source
 from prelabel.testing import FakeServer
@@ -297,3 +298,10 @@ def test_wrong_options_are_one_line(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in captured.err
+
+
+def test_numbers_are_short_and_have_a_unit() -> None:
+    assert [size(count) for count in (0, 999, 999_600, 1_234_567, 10**13)] == [
+        "0 bytes", "999 bytes", "1 MB", "1.23 MB", "10 TB",
+    ]  # fmt: skip
+    assert [duration(seconds) for seconds in (0.123, 59.6, 600, 36_000)] == ["0.12 s", "60 s", "10 min", "10.0 h"]
