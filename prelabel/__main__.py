@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from prelabel import __version__
-from prelabel.commands import audit, convert, info, run, sheet
+from prelabel.commands import audit, convert, duplicates, info, plan, run, sheet
 from prelabel.commands.exits import EXIT_ERROR, EXIT_INTERRUPTED
 from prelabel.errors import PrelabelError
 
@@ -25,6 +25,8 @@ Command = (
     | Annotated[sheet.Sheet, tyro.conf.subcommand("sheet", description=sheet.HELP)]
     | Annotated[audit.Audit, tyro.conf.subcommand("audit", description=audit.HELP)]
     | Annotated[convert.Convert, tyro.conf.subcommand("convert", description=convert.HELP)]
+    | Annotated[plan.Plan, tyro.conf.subcommand("plan", description=plan.HELP)]
+    | Annotated[duplicates.Duplicates, tyro.conf.subcommand("duplicates", description=duplicates.HELP)]
 )
 
 
@@ -58,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return audit.execute(command)
             case convert.Convert():
                 return convert.execute(command)
+            case plan.Plan():
+                return plan.execute(command)
+            case duplicates.Duplicates():
+                return duplicates.execute(command)
     except PrelabelError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR

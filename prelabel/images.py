@@ -103,6 +103,21 @@ def fit_pixels(pixels: Pixels, spec: ImageSpec) -> Pixels:
     return np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR), np.uint8).reshape(spec.shape)
 
 
+def read_picture(data: bytes) -> tuple[Image.Image, str]:
+    """Decodes one image file at its own size.
+
+    Returns:
+        The upright picture in RGB, by the rules of `decode_image`; and Pillow's mode of the pixels in the file (`L`,
+        `RGB`, `CMYK`, `I;16`, ...).
+
+    Raises:
+        ImageError: As `decode_image`.
+    """
+    with _decoding(data, MAX_IMAGE_PIXELS):
+        image = _open(data, MAX_IMAGE_PIXELS)
+        return _to_mode(image, "RGB"), image.mode
+
+
 def image_size_and_channels(data: bytes) -> tuple[int, int, int]:
     """Returns (height, width, channels) of an image file, upright; channels is 1 for greys and 3 otherwise.
 

@@ -12,6 +12,7 @@ from scripts import (
     audit_demo,
     batchnorm_trap,
     calibration_page,
+    duplicates,
     graph_speed,
     other_data,
     quality_page,
@@ -25,6 +26,7 @@ PAGES = (
     Path("docs/serving.md"),
     Path("docs/audit.md"),
     Path("docs/tools.md"),
+    Path("docs/bulk.md"),
 )
 IMAGES = Path("docs/images")
 RESULTS = Path("docs/results")
@@ -52,6 +54,8 @@ def render(text: str) -> str:
     blocks["audit"] = lambda: audit_demo.table(load("audit"))
     blocks["audit-lanes"] = lambda: audit_demo.lanes_table(load("audit"))
     blocks["batchnorm"] = lambda: batchnorm_trap.table(load("batchnorm"))
+    blocks["duplicates"] = lambda: duplicates.thresholds_table(load("duplicates"))
+    blocks["duplicates-found"] = lambda: duplicates.found_table(load("duplicates"))
     blocks["graph"] = lambda: graph_speed.table(load("graph_speed"))
     blocks["serving"] = lambda: serving_page.targets(load("serving"))
     blocks["speed"] = lambda: training_speed.table(load("training_speed"))

@@ -63,13 +63,18 @@ class Run:
 def execute(options: Run) -> int:
     """Does `prelabel run`."""
     source = open_source(options.input)
-    with _predictor(options) as predictor:
+    with open_predictor(options) as predictor:
         summary = run_bulk(options.bulk, source, str(options.input), predictor, progress=options.progress)
     print(_summary_text(summary, options.bulk.output))
     return EXIT_ERROR_ROWS if summary.errors else 0
 
 
-def _predictor(options: Run) -> AbstractContextManager[Predictor]:
+def open_predictor(options: Run) -> AbstractContextManager[Predictor]:
+    """Returns the model of a run: a client of its server, or its bundle in this process.
+
+    Raises:
+        InputError: Both were given, or neither.
+    """
     if (options.server is None) == (options.model is None):
         raise InputError("give either --server HOST:PORT or --model BUNDLE")
     if options.model is None:

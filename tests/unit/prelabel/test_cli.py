@@ -19,8 +19,11 @@ from prelabel.audit.draw import DrawConfig
 from prelabel.audit.suspects import SuspectConfig
 from prelabel.bulk import BulkConfig
 from prelabel.commands import audit, convert, exits, info, sheet
+from prelabel.commands import duplicates as duplicates_command
+from prelabel.commands import plan as plan_command
 from prelabel.commands import run as run_command
 from prelabel.connection import Connection
+from prelabel.duplicates.pairs import Near
 from prelabel.errors import ServerUnavailableError
 from prelabel.testing import FakeServer
 from support.samples import write_pile
@@ -65,7 +68,9 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--version" in text
 
 
-@pytest.mark.parametrize("command", ["run", "info", "sheet", "convert", "audit draw", "audit apply", "audit report"])
+@pytest.mark.parametrize(
+    "command", ["run", "info", "sheet", "convert", "duplicates", "plan", "audit draw", "audit apply", "audit report"]
+)
 def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
     capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
@@ -81,13 +86,15 @@ def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
         "run": (run_command.Run, BulkConfig, Connection),
         "info": (info.Info, Connection),
         "sheet": (sheet.Sheet,),
+        "plan": (plan_command.Plan, Connection),
+        "duplicates": (duplicates_command.Duplicates, Near),
         "audit draw": (audit.Draw, DrawConfig),
         "audit apply": (audit.Apply, ApplyConfig, SuspectConfig),
         "audit report": (audit.Report,),
         "convert": (convert.Convert,),
     }[command]
     names = {field.name.replace("_", "-") for one in fields for field in dataclasses.fields(one)}
-    assert set(explained) == names - {"bulk", "connection", "what", "draw", "promise", "suspects"}
+    assert set(explained) == names - {"bulk", "connection", "what", "draw", "promise", "suspects", "near"}
     assert all(one[0].isupper() for one in explained.values())
 
 

@@ -41,7 +41,9 @@ def test_importing_the_package_and_its_command_line_loads_no_extra() -> None:
     }
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["info", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["info", "--help"], ["plan", "--help"], ["--version"]]
+)
 def test_help_works_without_the_extras(arguments: list[str]) -> None:
     done = python(BLOCKED, *arguments)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,1 @@
+"""Duplicates in a pile: `fingerprints` of images, `pairs` that are alike, `groups` of them, and the `table` on disk."""
