@@ -93,7 +93,7 @@ def _describe_predictions(path: Path) -> Fields:
         "input": None if run is None else run.input,
         "input_images": None if run is None else run.images,
         "rows": counts.rows,
-        "errors": counts.errors,
+        "errors": counts.failed,
         "shards": len(list(path.glob(FILE_PATTERN))),
         "classes": list(made_by.classes),
         "labels": {name: counts.labels[name] for name in made_by.classes},

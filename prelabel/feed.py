@@ -10,6 +10,7 @@ import numpy as np
 
 from prelabel.errors import ImageError, InputError
 from prelabel.images import ImageSpec, Pixels
+from prelabel.shards import neighbours
 from prelabel.sources import Sample, Source
 
 
@@ -72,11 +73,7 @@ def _read(
 
     Neighbouring shards are one range for the source: it may have to unpack rows from the start of their row group.
     """
-    todo = deque(missing)
-    while todo:
-        stretch = [todo.popleft()]
-        while todo and todo[0].start == stretch[-1].stop:
-            stretch.append(todo.popleft())
+    for stretch in neighbours(missing):
         samples = source.read(stretch[0].start, stretch[-1].stop)
         for rows in stretch:
             for start in range(rows.start, rows.stop, batch_size):

@@ -1,31 +1,34 @@
 """The output directory of bulk work: whose it is, which shards are finished, and that one process writes it.
 
     part-00000-<key>.parquet ...   finished shards; a file under its final name is whole
+    _part-00000-<key>.json ...      what each of them holds, so that nobody has to read it again for that
     _run.json                       which input and model the directory belongs to
     _summary.json                   written at the end of a run
     .lock                          held by the running process
 
-A shard is `shard_size` images in the order of the input. The key in its name stands for input and model.
+The key in a shard's name stands for input and model (`prelabel.shards`). A shard's rows are written before its
+statistics: a kill between the two leaves rows without statistics, and the next run counts them.
 """
 
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import json
 import logging
 import os
 import re
+import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from prelabel import __version__
 from prelabel.errors import InputError
+from prelabel.feed import Batch
 from prelabel.files import write_text_atomically
-from prelabel.table import FILE_PATTERN, ShardInfo, read_info, require_pyarrow
+from prelabel.predictions import PredictionBatch
+from prelabel.shards import Counts, Run, ShardStatistics, confidence_histogram, count_causes
+from prelabel.table import read_info, require_pyarrow, to_table, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -33,52 +36,7 @@ logger = logging.getLogger(__name__)
 RUN_FILE = "_run.json"
 SUMMARY_FILE = "_summary.json"
 LOCK_FILE = ".lock"
-_OURS = re.compile(r"part-\d{5,}-[0-9a-f]{12}\.parquet$|_summary\.json$")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What an output directory belongs to; the content of `_run.json`."""
-
-    input: str
-    """Path of the input as it was given."""
-    manifest_hash: str
-    """Hash of the input."""
-    images: int
-    """Images in the whole input."""
-    model_id: str
-    """The model."""
-    classes: tuple[str, ...]
-    """Class names in label order."""
-    shard_size: int
-    """Images per shard; the last has what is left."""
-    version: str = __version__
-    """Version of prelabel that started the run."""
-
-    @property
-    def key(self) -> str:
-        """12 hexadecimal characters that stand for input and model."""
-        return hashlib.sha256(f"{self.manifest_hash} {self.model_id}".encode()).hexdigest()[:12]
-
-    def shard_name(self, shard: int) -> str:
-        """Returns the file name of a shard."""
-        return f"part-{shard:05d}-{self.key}.parquet"
-
-    def shard_info(self, shard: int) -> ShardInfo:
-        """Returns what the file of a shard says about itself."""
-        return ShardInfo(self.version, self.model_id, self.classes, self.manifest_hash, shard, shard * self.shard_size)
-
-
-@dataclass(frozen=True)
-class ShardCounts:
-    """What a shard holds."""
-
-    rows: int
-    """Images, failed ones too."""
-    errors: int
-    """Images that got an error instead of a prediction."""
-    labels: Counter[str]
-    """Class name -> images."""
+_OURS = re.compile(r"part-\d{5,}-[0-9a-f]{12}\.parquet$|_part-\d{5,}-[0-9a-f]{12}\.json$|_summary\.json$")
 
 
 @contextlib.contextmanager
@@ -122,14 +80,14 @@ def claim(directory: Path, run: Run, *, overwrite: bool) -> None:
     Raises:
         InputError: It belongs to another model or another input, or holds something else.
     """
-    for prefix in ("part-", RUN_FILE, SUMMARY_FILE):
+    for prefix in ("part-", "_part-", RUN_FILE, SUMMARY_FILE):
         for left_over in directory.glob(f".{prefix}*.tmp"):
             left_over.unlink()
     known = read_run(directory)
     if known is not None and overwrite:
-        for path in [*directory.glob(FILE_PATTERN), directory / SUMMARY_FILE]:
+        for path in directory.iterdir():
             if _OURS.match(path.name):
-                path.unlink(missing_ok=True)
+                path.unlink()
         # Replaced last: a kill before this leaves a run that resumes, not files without an owner.
         _write_run(directory, run)
         return
@@ -182,34 +140,70 @@ def read_run(directory: Path) -> Run | None:
         raise InputError(f"{path} is damaged ({type(error).__name__}: {error}): choose another directory") from None
 
 
-def finished_shards(directory: Path, run: Run, images: int) -> dict[int, ShardCounts]:
-    """Returns shard number -> counts of the finished shards.
+def write_shard(
+    directory: Path, run: Run, shard: int, answers: Sequence[tuple[Batch, PredictionBatch]], started: float
+) -> ShardStatistics:
+    """Writes a shard's rows, then its statistics; each whole or not at all.
+
+    Args:
+        directory: The output of `run`.
+        run: The run.
+        shard: Number of the shard.
+        answers: All its rows, in order.
+        started: `time.monotonic()` at its start.
+    """
+    pa = require_pyarrow()
+    info = run.shard_info(shard)
+    pieces = [to_table(batch.ids, batch.paths, answer, info) for batch, answer in answers]
+    table = pa.concat_tables(pieces).combine_chunks()
+    statistics_path, path = directory / run.statistics_name(shard), directory / run.shard_name(shard)
+    statistics_path.unlink(missing_ok=True)  # of a shorter shard that an earlier --limit made
+    file_bytes = write_table(path, table)
+    statistics = ShardStatistics(shard, count(table), time.monotonic() - started, file_bytes)
+    write_text_atomically(statistics_path, statistics.to_json(run))
+    return statistics
+
+
+def finished_shards(directory: Path, run: Run, images: int) -> Iterator[ShardStatistics]:
+    """Yields the statistics of the finished shards, in order.
+
+    A shard without statistics, or with those of another file, is counted and gets them.
 
     Args:
         directory: The output of `run`.
         run: The run.
         images: The first `images` images are wanted: a shard that holds fewer of them than it should is not finished.
     """
-    finished = {}
-    for shard in range(-(-run.images // run.shard_size)):
-        path = directory / run.shard_name(shard)
-        if not path.exists():
+    sizes = {entry.name: entry.stat().st_size for entry in os.scandir(directory)}
+    for shard in range(run.shards):
+        if (size := sizes.get(run.shard_name(shard))) is None:
             continue
-        try:
-            info, rows = read_info(path)
-            counts = read_counts(path)
-        except InputError as error:
-            logger.warning("predicting shard %d again: %s", shard, error)
-            continue
+        statistics = None
+        if run.statistics_name(shard) in sizes:
+            statistics = ShardStatistics.from_json((directory / run.statistics_name(shard)).read_bytes(), run)
+        if statistics is None or (statistics.shard, statistics.file_bytes) != (shard, size):
+            statistics = _recount(directory, run, shard, size)
         # An earlier run with --limit may have ended within this shard.
-        wanted = min(images - shard * run.shard_size, run.shard_size)
-        if rows >= wanted and dataclasses.replace(info, version=run.version) == run.shard_info(shard):
-            finished[shard] = counts
-    return finished
+        if statistics is not None and statistics.counts.rows >= len(run.shard_rows(shard, images)):
+            yield statistics
 
 
-def read_counts(path: Path) -> ShardCounts:
-    """Counts the rows, errors and labels of a prediction file.
+def _recount(directory: Path, run: Run, shard: int, size: int) -> ShardStatistics | None:
+    path = directory / run.shard_name(shard)
+    try:
+        info, _ = read_info(path)
+        if dataclasses.replace(info, version=run.version) != run.shard_info(shard):
+            return None
+        statistics = ShardStatistics(shard, read_counts(path), 0.0, size)
+    except InputError as error:
+        logger.warning("predicting shard %d again: %s", shard, error)
+        return None
+    write_text_atomically(directory / run.statistics_name(shard), statistics.to_json(run))
+    return statistics
+
+
+def read_counts(path: Path) -> Counts:
+    """Counts what a prediction file holds.
 
     Raises:
         InputError: It is damaged.
@@ -217,12 +211,17 @@ def read_counts(path: Path) -> ShardCounts:
     pa = require_pyarrow()
     try:
         with pa.parquet.ParquetFile(path) as file:
-            return count(file.read(["label", "error"]))
+            return count(file.read(["label", "confidence", "error"]))
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
 
 
-def count(table: Any) -> ShardCounts:
-    """Counts the rows, errors and labels of a table of predictions."""
+def count(table: Any) -> Counts:
+    """Counts what a table of predictions holds."""
     labels = {entry["values"]: entry["counts"] for entry in table["label"].drop_null().value_counts().to_pylist()}
-    return ShardCounts(table.num_rows, table.num_rows - table["error"].null_count, Counter(labels))
+    return Counts(
+        table.num_rows,
+        count_causes(table["error"].drop_null().to_pylist()),
+        Counter(labels),
+        confidence_histogram(table["confidence"].drop_null().to_numpy()),
+    )

@@ -123,10 +123,14 @@ def to_table(ids: Sequence[str], paths: Sequence[str], batch: PredictionBatch, i
     return pa.Table.from_arrays(columns, schema=schema(info))
 
 
-def write_shard(path: Path, table: Any) -> None:
-    """Writes a table as one Parquet file, whole or not at all."""
+def write_table(path: Path, table: Any) -> int:
+    """Writes a table as one Parquet file, whole or not at all; returns its size in bytes."""
     pa = require_pyarrow()
-    write_atomically(path, lambda file: pa.parquet.write_table(table, file, compression="zstd"))
+    buffer = pa.BufferOutputStream()
+    pa.parquet.write_table(table, buffer, compression="zstd")
+    content = buffer.getvalue()
+    write_atomically(path, lambda file: file.write(content))
+    return int(content.size)
 
 
 def read_info(path: Path) -> tuple[ShardInfo, int]:

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from prelabel.bulk import BulkConfig, BulkSummary, Predictor, run_bulk
+from prelabel.bulk import BulkConfig, BulkSummary, run_bulk
 from prelabel.commands.exits import EXIT_ERROR_ROWS
 from prelabel.connection import Connection
 from prelabel.errors import InputError
+from prelabel.label import Predictor
 from prelabel.progress import ProgressMode
 from prelabel.sources import open_source
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from prelabel.errors import InputError
 from prelabel.predictions import PredictionBatch, with_failures
-from prelabel.table import ShardInfo, read_info, read_predictions, schema, table_info, to_table, write_shard
+from prelabel.table import ShardInfo, read_info, read_predictions, schema, table_info, to_table, write_table
 
 INFO = ShardInfo("0.1.0", "m1", ("cat", "dog"), "hash", 0, 0)
 
@@ -84,7 +84,7 @@ def test_other_lengths_are_refused(count: int) -> None:
 def write(directory: Path, count: int, failed: dict[int, str] | None = None, **changes: Any) -> Path:
     info = dataclasses.replace(INFO, **changes)
     path = directory / f"part-{info.shard:05d}-{info.model_id}.parquet"
-    write_shard(path, rows(count, info, failed))
+    write_table(path, rows(count, info, failed))
     return path
 
 

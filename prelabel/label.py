@@ -1,0 +1,196 @@
+"""The unit of bulk work: the function that labels shards, whoever calls it, on this machine or another one.
+
+One stream of batches runs through all shards of a call: `prelabel.feed` reads and decodes a bounded number of batches
+ahead, `_predict` pairs each batch with its answer, `label_shards` cuts the answers into shards, and a thread writes
+them (`prelabel.output`).
+"""
+
+import contextlib
+import itertools
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from prelabel.errors import RemoteError
+from prelabel.feed import Batch, Decoded, decoded_batches
+from prelabel.images import ImageSpec, Pixels
+from prelabel.output import write_shard
+from prelabel.predictions import PredictionBatch, with_failures
+from prelabel.shards import Run, ShardStatistics
+from prelabel.sources import Source
+
+MAX_BATCH_BYTES = 16 << 20
+"""Pixels in one batch: large images make smaller batches, far below the largest message that a server takes."""
+
+
+WRITES_WAITING = 2
+"""Finished shards that are being written or wait for it; more would only cost memory."""
+
+
+class Model(Protocol):
+    """What bulk work needs to know of a model."""
+
+    @property
+    def model_id(self) -> str:
+        """Identity of the model."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """K class names in label order."""
+
+    @property
+    def input(self) -> ImageSpec:
+        """What one image has to be."""
+
+    @property
+    def max_request_images(self) -> int:
+        """Most images in one batch."""
+
+
+class Predictor(Protocol):
+    """A model that answers batches: a server behind `prelabel.client`, or an engine in this process."""
+
+    def model(self) -> Model:
+        """Returns the loaded model."""
+
+    def predict_stream(self, batches: Iterator[Pixels], window: int = ...) -> Iterator[PredictionBatch]:
+        """Yields one answer per batch (uint8 [B, H, W, C]), in order, with at most `window` batches in flight.
+
+        `batches` is read in the caller's thread.
+        """
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all shards of a run have in common; can be pickled where the source can, thus sent to another machine."""
+
+    source: Source
+    """The whole input."""
+    run: Run
+    """What the output belongs to."""
+    output: Path
+    """The output directory."""
+    batch_size: int
+    """Images per request, at most what the model allows."""
+    window: int
+    """Requests in flight."""
+    decode_threads: int
+    """Threads that decode; 0 takes one per core, at most 8."""
+
+
+def ignore_progress(images: int) -> None:
+    """Takes the number of images that were done since the last call."""
+
+
+def label_shard(work: Work, rows: range, predictor: Predictor) -> ShardStatistics:
+    """Labels and writes one shard; see `label_shards`, which is faster for several."""
+    (statistics,) = label_shards(work, [rows], predictor)
+    return statistics
+
+
+def label_shards(
+    work: Work, missing: Sequence[range], predictor: Predictor, advance: Callable[[int], None] = ignore_progress
+) -> Iterator[ShardStatistics]:
+    """Labels shards and writes their files; reading, decoding and inference go on over the shards' borders.
+
+    Args:
+        work: The input, the run, and where to.
+        missing: The positions in the input of each shard, as `Run.missing` gives them. Files that are there are
+            replaced: two calls must not be given the same shard at the same time.
+        predictor: The model of the run.
+        advance: Called with a number of images whenever so many more have their answers.
+
+    Yields:
+        The statistics of each shard, in order, once its files are on the disk.
+
+    Raises:
+        InputError: The input changed while it was read, or cannot be read any more.
+        ServerUnavailableError: No answer even after retries.
+        OverloadedError: The server kept refusing work.
+        RemoteError: The server failed, or its answers are not of the run's model.
+        OSError: A file cannot be written. As with every other error, the shards that were yielded are whole.
+    """
+    run, model = work.run, predictor.model()
+    if (model.model_id, model.classes) != (run.model_id, run.classes):
+        raise RemoteError(f"the model is {model.model_id}, the run is of {run.model_id}: serve that one, or start over")
+    batch_bytes = MAX_BATCH_BYTES // math.prod(model.input.shape)
+    feed = decoded_batches(
+        work.source,
+        missing,
+        model.input,
+        shard_size=run.shard_size,
+        batch_size=max(1, min(work.batch_size, model.max_request_images, batch_bytes)),
+        threads=work.decode_threads or min(os.cpu_count() or 1, 8),
+    )
+    rows_of = {run.shard_of(rows.start): len(rows) for rows in missing}
+    answers: list[tuple[Batch, PredictionBatch]] = []
+    writing: deque[Future[ShardStatistics]] = deque()
+    started = time.monotonic()
+    # A shard is written while the next one is labelled: making a disk sure of it may take as long as the labels did.
+    with ThreadPoolExecutor(1, "write") as writer, contextlib.closing(feed):
+        try:
+            for batch, answer in _predict(feed, predictor, run, work.window):
+                answers.append((batch, answer))
+                advance(len(batch.ids))
+                if sum(len(one.ids) for one, _ in answers) == rows_of[batch.shard]:
+                    if len(writing) == WRITES_WAITING:
+                        yield writing.popleft().result()
+                    writing.append(writer.submit(write_shard, work.output, run, batch.shard, answers, started))
+                    answers, started = [], time.monotonic()
+        except Exception:
+            yield from (future.result() for future in writing)  # they are as whole as the ones before
+            raise
+        yield from (future.result() for future in writing)
+
+
+def _predict(
+    feed: Iterator[Decoded], predictor: Predictor, run: Run, window: int
+) -> Iterator[tuple[Batch, PredictionBatch]]:
+    """Yields every batch of the feed with its answer, in order."""
+    while (first := next(feed, None)) is not None:
+        if not len(first.pixels):
+            yield first.batch, _only_failures(first.batch, run)
+            continue
+        sent: deque[Batch] = deque()
+        without_images: deque[Batch] = deque()
+        for answer in predictor.predict_stream(_pixels(first, feed, sent, without_images), window=window):
+            batch = sent.popleft()
+            _check(answer, batch, run)
+            yield batch, with_failures(answer, batch.errors, len(batch.ids))
+        if sent:
+            raise RemoteError(f"the server left {len(sent)} batches without an answer")
+        for batch in without_images:
+            yield batch, _only_failures(batch, run)
+
+
+def _pixels(
+    first: Decoded, feed: Iterator[Decoded], sent: deque[Batch], without_images: deque[Batch]
+) -> Iterator[Pixels]:
+    """Yields the pixels of batches up to one in which no image can be used: there is nothing to ask about that one."""
+    for decoded in itertools.chain([first], feed):
+        if not len(decoded.pixels):
+            without_images.append(decoded.batch)
+            return
+        sent.append(decoded.batch)
+        yield decoded.pixels
+
+
+def _only_failures(batch: Batch, run: Run) -> PredictionBatch:
+    nothing = PredictionBatch(np.empty((0, len(run.classes)), np.float32), np.empty(0, np.float32), run.model_id)
+    return with_failures(nothing, batch.errors, len(batch.ids))
+
+
+def _check(answer: PredictionBatch, batch: Batch, run: Run) -> None:
+    wanted = (len(batch.ids) - len(batch.errors), len(run.classes))
+    if answer.probabilities.shape != wanted:
+        raise RemoteError(f"the server answered {list(answer.probabilities.shape)}, wanted is {list(wanted)}")
+    if answer.model_id != run.model_id:
+        raise RemoteError(f"the server changed its model from {run.model_id} to {answer.model_id}")
