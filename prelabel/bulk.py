@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError
+from prelabel.engine_base import usable_cores
+from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError, WorkerError
 from prelabel.files import write_text_atomically
 from prelabel.label import Model, Predictor, Work, label_shards
 from prelabel.output import SUMMARY_FILE, claim, finished_shards, locked
@@ -20,6 +21,9 @@ from prelabel.progress import Progress, ProgressMode
 from prelabel.shards import Counts, Run, ShardStatistics
 from prelabel.sources import Source
 from prelabel.table import require_pyarrow
+
+WORTH_PROCESSES = 20_000
+"""Images from which on decoding in other processes is faster by more than their start takes."""
 
 Runner = Callable[[Work, Sequence[range], Callable[[int], None]], Iterator[ShardStatistics]]
 """Makes the missing shards by `prelabel.label.label_shards`, wherever that runs.
@@ -47,14 +51,25 @@ class BulkConfig:
     """Requests in flight: enough to hide the network behind inference."""
     decode_threads: int = 0
     """Threads that decode images; 0 takes one per core, at most 8."""
+    decode_processes: int | None = None
+    """Processes that read and decode images in the place of threads, which share one core while images are small; 0
+    takes none. Unless given: one per core from 20,000 images on, which repay the time that they take to start."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "shard_size", "batch_size", "window"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value} is not usable: 1 or more is wanted")
-        if self.decode_threads < 0:
-            raise InputError(f"--decode-threads {self.decode_threads} is not usable: 0 or more is wanted")
+        for name in ("decode_threads", "decode_processes"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise InputError(f"--{name.replace('_', '-')} {value} is not usable: 0 or more is wanted")
+
+    def processes_for(self, images: int) -> int:
+        """Returns how many processes decode `images` images."""
+        if self.decode_processes is not None:
+            return self.decode_processes
+        return usable_cores() if images >= WORTH_PROCESSES else 0
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,7 @@ def run_bulk(
             next run goes on behind them.
         OverloadedError: The server kept refusing work.
         RemoteError: The server failed, or changed its model on the way.
+        WorkerError: A process that decodes died.
     """
 
     def here(work: Work, missing: Sequence[range], advance: Callable[[int], None]) -> Iterator[ShardStatistics]:
@@ -136,7 +152,6 @@ def run_with(
     require_pyarrow()
     run = Run(input_name, source.manifest_hash, len(source), model.model_id, model.classes, config.shard_size)
     images = min(len(source), config.limit or len(source))
-    work = Work(source, run, config.output, config.batch_size, config.window, config.decode_threads)
     with locked(config.output):
         claim(config.output, run, overwrite=config.overwrite)
         (config.output / SUMMARY_FILE).unlink(missing_ok=True)  # it is that of a run that ended
@@ -146,6 +161,15 @@ def run_with(
             before += statistics.counts
         missing = run.missing(images, finished)
         todo = sum(map(len, missing))
+        work = Work(
+            source,
+            run,
+            config.output,
+            config.batch_size,
+            config.window,
+            config.decode_threads,
+            config.processes_for(todo),
+        )
         new, written = Counts(), 0
         with Progress(images, "images", "pre-labelling", mode=progress, done=images - todo) as report:
             if todo < images:
@@ -154,7 +178,7 @@ def run_with(
                 for statistics in runner(work, missing, report.advance) if missing else ():
                     new += statistics.counts
                     written += 1
-            except (ServerUnavailableError, OverloadedError, RemoteError) as error:
+            except (ServerUnavailableError, OverloadedError, RemoteError, WorkerError) as error:
                 raise type(error)(
                     f"{error}; {before.rows + new.rows:,} of {images:,} images are done and kept in {config.output}: "
                     "run the same command again to go on"

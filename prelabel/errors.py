@@ -12,7 +12,8 @@
     ├── ServerUnavailableError    no server answers, or it holds no model
     ├── OverloadedError           the server's queue is full, or this caller's share of it is used up
     ├── AccessError               the server wants a token, or another one
-    └── RemoteError          the server failed on a valid request
+    ├── RemoteError          the server failed on a valid request
+    └── WorkerError          a process that worked for this one died
 
 Messages name the offending value and the fix, and hold no line breaks, so that a command can print them as one line.
 """
@@ -73,3 +74,7 @@ class AccessError(PrelabelError):
 
 class RemoteError(PrelabelError):
     """The server failed on a request that was valid."""
+
+
+class WorkerError(PrelabelError):
+    """A process that worked for this one died, for example because the machine ran out of memory."""

@@ -1,4 +1,7 @@
-"""The input side of bulk work: reading and decoding a bounded number of batches ahead of the model."""
+"""The input side of bulk work: reading and decoding a bounded number of batches ahead of the model.
+
+Threads of this process decode, or other processes (`prelabel.decoders`); the batches are the same.
+"""
 
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -34,17 +37,27 @@ class Decoded:
     """uint8 [B - errors, H, W, C]: the images that can be used, in order."""
 
 
-def decoded_batches(
-    source: Source, missing: Sequence[range], spec: ImageSpec, *, shard_size: int, batch_size: int, threads: int
+@dataclass(frozen=True)
+class Cut:
+    """How a collection is cut into batches, and what its images are brought to."""
+
+    spec: ImageSpec
+    """Size and channels of the model."""
+    shard_size: int
+    """Images per shard."""
+    batch_size: int
+    """Most images per batch; a batch does not cross a shard's end."""
+
+
+def decoded_by_threads(
+    source: Source, missing: Sequence[range], cut: Cut, threads: int
 ) -> Generator[Decoded, None, None]:
-    """Yields all images of the missing shards, decoded, in order; close it to end its threads.
+    """Yields all images of the missing shards, decoded by threads, in order; close it to end them.
 
     Args:
         source: The images.
         missing: Positions in the source of each shard that is wanted, in order.
-        spec: What the images are brought to.
-        shard_size: Images per shard.
-        batch_size: Most images per batch; a batch does not cross a shard's end.
+        cut: The batches.
         threads: Threads that decode.
 
     Raises:
@@ -55,8 +68,8 @@ def decoded_batches(
     waiting: deque[Future[Decoded]] = deque()
     with ThreadPoolExecutor(threads, "decode") as pool:
         try:
-            for shard, samples in _read(source, missing, shard_size, batch_size):
-                waiting.append(pool.submit(_decode, shard, samples, spec))
+            for shard, samples in _read(source, missing, cut):
+                waiting.append(pool.submit(_decode, shard, samples, cut.spec))
                 if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
@@ -66,9 +79,13 @@ def decoded_batches(
                 future.cancel()
 
 
-def _read(
-    source: Source, missing: Sequence[range], shard_size: int, batch_size: int
-) -> Iterator[tuple[int, list[Sample]]]:
+def decoded_here(source: Source, missing: Sequence[range], cut: Cut) -> Iterator[Decoded]:
+    """Yields all images of the missing shards, decoded by the caller, in order; see `decoded_by_threads`."""
+    for shard, samples in _read(source, missing, cut):
+        yield _decode(shard, samples, cut.spec)
+
+
+def _read(source: Source, missing: Sequence[range], cut: Cut) -> Iterator[tuple[int, list[Sample]]]:
     """Yields (shard, samples) batches of the missing shards, which do not cross a shard's end.
 
     Neighbouring shards are one range for the source: it may have to unpack rows from the start of their row group.
@@ -76,15 +93,15 @@ def _read(
     for stretch in neighbours(missing):
         samples = source.read(stretch[0].start, stretch[-1].stop)
         for rows in stretch:
-            for start in range(rows.start, rows.stop, batch_size):
-                wanted = min(batch_size, rows.stop - start)
+            for start in range(rows.start, rows.stop, cut.batch_size):
+                wanted = min(cut.batch_size, rows.stop - start)
                 batch = list(islice(samples, wanted))
                 if len(batch) != wanted:
                     raise InputError(
                         f"the input ended at image {start + len(batch)} of {stretch[-1].stop}: it was changed while "
                         "it was read; start over with --overwrite"
                     )
-                yield rows.start // shard_size, batch
+                yield rows.start // cut.shard_size, batch
 
 
 def _decode(shard: int, samples: Sequence[Sample], spec: ImageSpec) -> Decoded:

@@ -8,9 +8,8 @@ them (`prelabel.output`).
 import contextlib
 import itertools
 import math
-import os
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,8 +18,10 @@ from typing import Protocol
 
 import numpy as np
 
+from prelabel.decoders import decoded_by_processes
+from prelabel.engine_base import usable_cores
 from prelabel.errors import RemoteError
-from prelabel.feed import Batch, Decoded, decoded_batches
+from prelabel.feed import Batch, Cut, Decoded, decoded_by_threads
 from prelabel.images import ImageSpec, Pixels
 from prelabel.output import write_shard
 from prelabel.predictions import PredictionBatch, with_failures
@@ -84,6 +85,8 @@ class Work:
     """Requests in flight."""
     decode_threads: int
     """Threads that decode; 0 takes one per core, at most 8."""
+    decode_processes: int
+    """Processes that read and decode in the place of threads; 0: none."""
 
 
 def ignore_progress(images: int) -> None:
@@ -109,10 +112,11 @@ def label_shards(
         advance: Called with a number of images whenever so many more have their answers.
 
     Yields:
-        The statistics of each shard, in order, once its files are on the disk.
+        The statistics of each shard once its files are on the disk; in order where threads decode.
 
     Raises:
         InputError: The input changed while it was read, or cannot be read any more.
+        WorkerError: A process that decodes died.
         ServerUnavailableError: No answer even after retries.
         OverloadedError: The server kept refusing work.
         RemoteError: The server failed, or its answers are not of the run's model.
@@ -122,29 +126,31 @@ def label_shards(
     if (model.model_id, model.classes) != (run.model_id, run.classes):
         raise RemoteError(f"the model is {model.model_id}, the run is of {run.model_id}: serve that one, or start over")
     batch_bytes = MAX_BATCH_BYTES // math.prod(model.input.shape)
-    feed = decoded_batches(
-        work.source,
-        missing,
-        model.input,
-        shard_size=run.shard_size,
-        batch_size=max(1, min(work.batch_size, model.max_request_images, batch_bytes)),
-        threads=work.decode_threads or min(os.cpu_count() or 1, 8),
+    cut = Cut(
+        model.input, run.shard_size, batch_size=max(1, min(work.batch_size, model.max_request_images, batch_bytes))
+    )
+    feed = (
+        decoded_by_processes(work.source, missing, cut, work.decode_processes)
+        if work.decode_processes
+        else decoded_by_threads(work.source, missing, cut, work.decode_threads or min(usable_cores(), 8))
     )
     rows_of = {run.shard_of(rows.start): len(rows) for rows in missing}
-    answers: list[tuple[Batch, PredictionBatch]] = []
+    # Shards are begun in any order where several processes decode.
+    answers: dict[int, list[tuple[Batch, PredictionBatch]]] = defaultdict(list)
     writing: deque[Future[ShardStatistics]] = deque()
     started = time.monotonic()
     # A shard is written while the next one is labelled: making a disk sure of it may take as long as the labels did.
     with ThreadPoolExecutor(1, "write") as writer, contextlib.closing(feed):
         try:
             for batch, answer in _predict(feed, predictor, run, work.window):
-                answers.append((batch, answer))
+                answers[batch.shard].append((batch, answer))
                 advance(len(batch.ids))
-                if sum(len(one.ids) for one, _ in answers) == rows_of[batch.shard]:
+                if sum(len(one.ids) for one, _ in answers[batch.shard]) == rows_of[batch.shard]:
                     if len(writing) == WRITES_WAITING:
                         yield writing.popleft().result()
-                    writing.append(writer.submit(write_shard, work.output, run, batch.shard, answers, started))
-                    answers, started = [], time.monotonic()
+                    whole, wall_s = answers.pop(batch.shard), time.monotonic() - started
+                    writing.append(writer.submit(write_shard, work.output, run, batch.shard, whole, wall_s))
+                    started = time.monotonic()
         except Exception:
             yield from (future.result() for future in writing)  # they are as whole as the ones before
             raise

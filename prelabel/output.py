@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -141,7 +140,7 @@ def read_run(directory: Path) -> Run | None:
 
 
 def write_shard(
-    directory: Path, run: Run, shard: int, answers: Sequence[tuple[Batch, PredictionBatch]], started: float
+    directory: Path, run: Run, shard: int, answers: Sequence[tuple[Batch, PredictionBatch]], wall_s: float
 ) -> ShardStatistics:
     """Writes a shard's rows, then its statistics; each whole or not at all.
 
@@ -150,7 +149,7 @@ def write_shard(
         run: The run.
         shard: Number of the shard.
         answers: All its rows, in order.
-        started: `time.monotonic()` at its start.
+        wall_s: How long it took to label them.
     """
     pa = require_pyarrow()
     info = run.shard_info(shard)
@@ -159,7 +158,7 @@ def write_shard(
     statistics_path, path = directory / run.statistics_name(shard), directory / run.shard_name(shard)
     statistics_path.unlink(missing_ok=True)  # of a shorter shard that an earlier --limit made
     file_bytes = write_table(path, table)
-    statistics = ShardStatistics(shard, count(table), time.monotonic() - started, file_bytes)
+    statistics = ShardStatistics(shard, count(table), wall_s, file_bytes)
     write_text_atomically(statistics_path, statistics.to_json(run))
     return statistics
 

@@ -118,7 +118,7 @@ class ShardStatistics:
     counts: Counts
     """What its rows hold."""
     wall_s: float
-    """Seconds from the end of the shard before it, by the same worker, to its own; 0 where that is not known."""
+    """Seconds since the same worker had labelled the shard before it; 0 where that is not known."""
     file_bytes: int
     """Size of the Parquet file that these statistics are of; one of another size is another one."""
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from prelabel.errors import InputError
 from prelabel.images import IMAGE_SUFFIXES
-from prelabel.sources.base import Sample, Source
+from prelabel.sources.base import Sample, Source, section
 from prelabel.sources.folder import FolderSource
 from prelabel.sources.idx import IdxSource, is_idx_images
 from prelabel.sources.parquet import ParquetSource
 
-__all__ = ["FolderSource", "IdxSource", "ParquetSource", "Sample", "Source", "open_source"]
+__all__ = ["FolderSource", "IdxSource", "ParquetSource", "Sample", "Source", "open_source", "section"]
 
 
 def open_source(path: Path) -> Source:

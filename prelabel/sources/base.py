@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from prelabel.errors import ImageError
 from prelabel.images import ImageSpec, Pixels, decode_image, fit_pixels
@@ -46,3 +46,12 @@ class Source(Protocol):
 
     def read(self, start: int, stop: int) -> Iterator[Sample]:
         """Yields the images at positions start (included) to stop (excluded), one `Sample` each, failed ones too."""
+
+
+def section(source: Source, start: int, stop: int) -> Source:
+    """Returns a source whose images start..stop are those of `source`, for sending it to another process.
+
+    A source that is large to pickle, such as a list of a million files, has a method `section(start, stop)` for this.
+    """
+    cut = getattr(source, "section", None)
+    return source if cut is None else cast(Source, cut(start, stop))

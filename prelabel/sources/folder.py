@@ -1,5 +1,6 @@
 """A folder tree of image files; `labelled/<class>/*` and `test/<class>/*` of the training layout give labels."""
 
+import copy
 import hashlib
 import os
 import stat
@@ -28,6 +29,8 @@ class FolderSource:
             InputError: A folder cannot be listed, or two files would have the same id.
         """
         self._root = root
+        self._start = 0
+        """Position of the first image that this source holds: not 0 in a section."""
         self._names = sorted(name for name in _list_images(root) if not only or name.split("/")[0] in only)
         self._ids = [_printable(name) for name in self._names]
         if len(set(self._ids)) < len(self._ids):
@@ -49,9 +52,17 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self._names)
 
+    def section(self, start: int, stop: int) -> "FolderSource":
+        """Returns a source that reads no files but start..stop."""
+        section = copy.copy(self)
+        section._start = start
+        section._names, section._ids = self._names[start:stop], self._ids[start:stop]
+        return section
+
     def read(self, start: int, stop: int) -> Iterator[Sample]:
         """Yields files start..stop; an unreadable file is a `Sample` with an error."""
-        for name, identity in zip(self._names[start:stop], self._ids[start:stop], strict=True):
+        wanted = slice(start - self._start, stop - self._start)
+        for name, identity in zip(self._names[wanted], self._ids[wanted], strict=True):
             path = self._root / name
             shown, label = _printable(str(path)), _label_of(identity)
             try:
