@@ -14,12 +14,12 @@ from pathlib import Path
 
 from prelabel.engine_base import usable_cores
 from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError, WorkerError
-from prelabel.files import write_text_atomically
 from prelabel.label import Model, Predictor, Work, label_shards
-from prelabel.output import SUMMARY_FILE, claim, finished_shards, locked
+from prelabel.output import SUMMARY_FILE, claim, finished_shards, write_text
 from prelabel.progress import Progress, ProgressMode
 from prelabel.shards import Counts, Run, ShardStatistics
 from prelabel.sources import Source
+from prelabel.storage import open_storage
 from prelabel.table import require_pyarrow
 
 WORTH_PROCESSES = 20_000
@@ -37,8 +37,8 @@ done since the last call; yields the statistics of each shard when its files are
 class BulkConfig:
     """How a bulk job is done."""
 
-    output: Path
-    """Directory for the Parquet files; an interrupted run is taken up there."""
+    output: str | Path
+    """Directory or URL for the Parquet files; an interrupted run is taken up there."""
     limit: int | None = None
     """Only the first LIMIT images; a later run without it does the rest."""
     overwrite: bool = False
@@ -152,11 +152,12 @@ def run_with(
     require_pyarrow()
     run = Run(input_name, source.manifest_hash, len(source), model.model_id, model.classes, config.shard_size)
     images = min(len(source), config.limit or len(source))
-    with locked(config.output):
-        claim(config.output, run, overwrite=config.overwrite)
-        (config.output / SUMMARY_FILE).unlink(missing_ok=True)  # it is that of a run that ended
+    output = open_storage(config.output)
+    with output.lock():
+        claim(output, run, overwrite=config.overwrite)
+        output.delete(SUMMARY_FILE)  # it is that of a run that ended
         before, finished = Counts(), set()
-        for statistics in finished_shards(config.output, run, images):
+        for statistics in finished_shards(output, run, images):
             finished.add(statistics.shard)
             before += statistics.counts
         missing = run.missing(images, finished)
@@ -164,7 +165,7 @@ def run_with(
         work = Work(
             source,
             run,
-            config.output,
+            output,
             config.batch_size,
             config.window,
             config.decode_threads,
@@ -180,7 +181,7 @@ def run_with(
                     written += 1
             except (ServerUnavailableError, OverloadedError, RemoteError, WorkerError) as error:
                 raise type(error)(
-                    f"{error}; {before.rows + new.rows:,} of {images:,} images are done and kept in {config.output}: "
+                    f"{error}; {before.rows + new.rows:,} of {images:,} images are done and kept in {output.shown()}: "
                     "run the same command again to go on"
                 ) from error
         if written != len(missing):
@@ -203,8 +204,6 @@ def run_with(
             causes=dict(whole.errors.most_common()),
             confidence=list(whole.confidence),
         )
-        write_text_atomically(
-            config.output / SUMMARY_FILE,
-            json.dumps({**dataclasses.asdict(summary), "input": input_name}, indent=2) + "\n",
-        )
+        described = {**dataclasses.asdict(summary), "input": input_name}
+        write_text(output, SUMMARY_FILE, json.dumps(described, indent=2) + "\n")
     return summary

@@ -13,7 +13,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +26,7 @@ from prelabel.output import write_shard
 from prelabel.predictions import PredictionBatch, with_failures
 from prelabel.shards import Run, ShardStatistics
 from prelabel.sources import Source
+from prelabel.storage import Storage
 
 MAX_BATCH_BYTES = 16 << 20
 """Pixels in one batch: large images make smaller batches, far below the largest message that a server takes."""
@@ -77,8 +77,8 @@ class Work:
     """The whole input."""
     run: Run
     """What the output belongs to."""
-    output: Path
-    """The output directory."""
+    output: Storage
+    """Where the files go."""
     batch_size: int
     """Images per request, at most what the model allows."""
     window: int

@@ -90,7 +90,7 @@ def _predictor(options: Run) -> AbstractContextManager[Predictor]:
     )
 
 
-def _summary_text(summary: BulkSummary, output: Path) -> str:
+def _summary_text(summary: BulkSummary, output: str | Path) -> str:
     labels = "  ".join(f"{name} {number:,}" for name, number in summary.labels.items())
     return "\n".join(
         [

@@ -24,8 +24,8 @@ from prelabel.errors import (
     ServerUnavailableError,
 )
 from prelabel.images import ImageSpec, Pixels
-from prelabel.output import LOCK_FILE, locked
 from prelabel.predictions import PredictionBatch
+from prelabel.storage import LOCK_FILE, LocalStorage
 from prelabel.table import read_predictions
 from support.samples import ListModel, ListPredictor, ListSource, answer_for, positions_in
 
@@ -302,7 +302,7 @@ def test_the_lock_ends_with_the_run(tmp_path: Path) -> None:
         bulk(tmp_path, ListSource(33), ListPredictor(fail_at_batch=3))
     with (tmp_path / LOCK_FILE).open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with locked(tmp_path):
+    with LocalStorage(tmp_path).lock():
         pass
 
 
