@@ -34,7 +34,8 @@ class Decoded:
 
     batch: Batch
     pixels: Pixels
-    """uint8 [B - errors, H, W, C]: the images that can be used, in order."""
+    """uint8 [B, H, W, C], 0..255; black where an image cannot be used. They are inferred all the same: an engine may
+    round otherwise in a smaller batch, and what a good image gets must not depend on a broken neighbour."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,10 @@ def _read(source: Source, missing: Sequence[range], cut: Cut) -> Iterator[tuple[
 
 
 def _decode(shard: int, samples: Sequence[Sample], spec: ImageSpec) -> Decoded:
-    pixels, errors = np.empty((len(samples), *spec.shape), np.uint8), {}
-    good = 0
+    pixels, errors = np.zeros((len(samples), *spec.shape), np.uint8), {}
     for i, sample in enumerate(samples):
         try:
-            pixels[good] = sample.pixels(spec)
-            good += 1
+            pixels[i] = sample.pixels(spec)
         except ImageError as error:
             errors[i] = str(error)
-    batch = Batch(shard, tuple(one.id for one in samples), tuple(one.path for one in samples), errors)
-    return Decoded(batch, pixels[:good])
+    return Decoded(Batch(shard, tuple(one.id for one in samples), tuple(one.path for one in samples), errors), pixels)

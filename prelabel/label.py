@@ -6,7 +6,6 @@ them (`prelabel.output`).
 """
 
 import contextlib
-import itertools
 import math
 import time
 from collections import defaultdict, deque
@@ -15,15 +14,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from prelabel.decoders import decoded_by_processes
 from prelabel.engine_base import usable_cores
 from prelabel.errors import RemoteError
 from prelabel.feed import Batch, Cut, Decoded, decoded_by_threads
 from prelabel.images import ImageSpec, Pixels
 from prelabel.output import write_shard
-from prelabel.predictions import PredictionBatch, with_failures
+from prelabel.predictions import PredictionBatch, without
 from prelabel.shards import Run, ShardStatistics
 from prelabel.sources import Source
 from prelabel.storage import Storage
@@ -161,41 +158,23 @@ def _predict(
     feed: Iterator[Decoded], predictor: Predictor, run: Run, window: int
 ) -> Iterator[tuple[Batch, PredictionBatch]]:
     """Yields every batch of the feed with its answer, in order."""
-    while (first := next(feed, None)) is not None:
-        if not len(first.pixels):
-            yield first.batch, _only_failures(first.batch, run)
-            continue
-        sent: deque[Batch] = deque()
-        without_images: deque[Batch] = deque()
-        for answer in predictor.predict_stream(_pixels(first, feed, sent, without_images), window=window):
-            batch = sent.popleft()
-            _check(answer, batch, run)
-            yield batch, with_failures(answer, batch.errors, len(batch.ids))
-        if sent:
-            raise RemoteError(f"the server left {len(sent)} batches without an answer")
-        for batch in without_images:
-            yield batch, _only_failures(batch, run)
+    sent: deque[Batch] = deque()
 
+    def pixels() -> Iterator[Pixels]:
+        for decoded in feed:
+            sent.append(decoded.batch)
+            yield decoded.pixels
 
-def _pixels(
-    first: Decoded, feed: Iterator[Decoded], sent: deque[Batch], without_images: deque[Batch]
-) -> Iterator[Pixels]:
-    """Yields the pixels of batches up to one in which no image can be used: there is nothing to ask about that one."""
-    for decoded in itertools.chain([first], feed):
-        if not len(decoded.pixels):
-            without_images.append(decoded.batch)
-            return
-        sent.append(decoded.batch)
-        yield decoded.pixels
-
-
-def _only_failures(batch: Batch, run: Run) -> PredictionBatch:
-    nothing = PredictionBatch(np.empty((0, len(run.classes)), np.float32), np.empty(0, np.float32), run.model_id)
-    return with_failures(nothing, batch.errors, len(batch.ids))
+    for answer in predictor.predict_stream(pixels(), window=window):
+        batch = sent.popleft()
+        _check(answer, batch, run)
+        yield batch, without(answer, batch.errors)
+    if sent:
+        raise RemoteError(f"the server left {len(sent)} batches without an answer")
 
 
 def _check(answer: PredictionBatch, batch: Batch, run: Run) -> None:
-    wanted = (len(batch.ids) - len(batch.errors), len(run.classes))
+    wanted = (len(batch.ids), len(run.classes))
     if answer.probabilities.shape != wanted:
         raise RemoteError(f"the server answered {list(answer.probabilities.shape)}, wanted is {list(wanted)}")
     if answer.model_id != run.model_id:

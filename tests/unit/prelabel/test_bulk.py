@@ -89,14 +89,15 @@ def test_every_image_is_exactly_one_row_in_order(
     check_rows(output, count, broken)
     assert (summary.images, summary.errors, summary.predicted) == (count, errors, count)
     assert sum(summary.labels.values()) == count - errors
-    assert predictor.predicted == [i for i in range(count) if i not in broken]
+    assert predictor.predicted == [0 if i in broken else i for i in range(count)]  # black in the place of broken ones
     assert summary.shards_written == len(parts(output)) == -(-count // shard_size)
 
 
-def test_images_that_are_all_broken_cost_no_request(tmp_path: Path) -> None:
-    predictor, broken = ListPredictor(), frozenset(range(25))
+def test_broken_images_do_not_change_the_batches_of_the_others(tmp_path: Path) -> None:
+    predictor, broken = ListPredictor(), frozenset([0, 5, *range(12, 25)])
     summary = bulk(tmp_path / "out", ListSource(25, broken), predictor)
-    assert (summary.images, summary.errors, predictor.streams) == (25, 25, 0)
+    assert (summary.images, summary.errors) == (25, 15)
+    assert predictor.batch_sizes == [4, 4, 2, 4, 4, 2, 4, 1]
     check_rows(tmp_path / "out", 25, broken)
 
 
