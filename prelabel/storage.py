@@ -1,20 +1,23 @@
 """Where inputs and outputs lie: one interface over a folder on a disk and one in an object store.
 
     photos, /data/photos, file:///data/photos     `LocalStorage`
+    s3://bucket/photos, gs://..., memory://...    `prelabel.storage_remote.RemoteStorage` (extra `cloud`)
 
 A folder is opened once; the files in it have names relative to it, with `/` between their parts. Trouble with one file
 is an `OSError`, as Python's own; a store that is away or lets nobody in is a `StorageError`.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Literal, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from prelabel.errors import InputError
 from prelabel.files import write_atomically
@@ -22,7 +25,10 @@ from prelabel.files import write_atomically
 LOCK_FILE = ".lock"
 """Held by the process that writes a folder."""
 
+REMOTE_SCHEMES = ("s3", "gs", "memory")
+
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_SHORTENED = re.compile(rf"(?:{'|'.join(REMOTE_SCHEMES)}|file):/(?!/)")
 
 Kind = Literal["file", "folder", "nothing"]
 
@@ -39,8 +45,21 @@ class Storage(Protocol):
     def kind(self, name: str = "") -> Kind:
         """Returns what lies under a name, or what the folder itself is."""
 
-    def names(self) -> list[str]:
-        """Returns the sorted names of all files and folders directly in the folder; those of folders end in `/`."""
+    def split(self) -> "tuple[Storage, str]":
+        """Returns the folder that this one, or the file of its name, lies in, and the name there."""
+
+    def names(self, folder: str = "") -> list[str]:
+        """Returns the sorted names of all files and folders directly in it, or in a sub-folder; folders end in `/`."""
+
+    def walk(self) -> "Iterator[tuple[str, int | None]]":
+        """Yields name and size in bytes of all files below the folder, in the order of their names.
+
+        Hidden files and folders are left out: tools keep copies of images in folders such as `.ipynb_checkpoints`.
+        Links to folders are followed, each real folder is read once. Sizes are None where a listing does not say them.
+
+        Raises:
+            InputError: A folder cannot be listed.
+        """
 
     def size_bytes(self, name: str) -> int:
         """Returns the size of a file.
@@ -85,8 +104,8 @@ class Storage(Protocol):
 
 
 def is_url(where: str | Path) -> bool:
-    """True for `scheme://...`, of whatever scheme."""
-    return _URL.match(str(where)) is not None
+    """True for `scheme://...`, of whatever scheme, and for the URLs of ours that `pathlib` took a slash from."""
+    return _URL.match(str(where)) is not None or _SHORTENED.match(str(where)) is not None
 
 
 def open_storage(where: str | Path) -> Storage:
@@ -98,22 +117,55 @@ def open_storage(where: str | Path) -> Storage:
     if not is_url(where):
         return LocalStorage(Path(where))
     url = str(where)
-    parts = urlsplit(url)
-    if parts.username or parts.password:  # it would be in every row, log and error
+    if _SHORTENED.match(url):  # Path("s3://bucket") is s3:/bucket, and many options are paths
+        url = url.replace(":/", ":///" if url.startswith("file:") else "://", 1)
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    if "@" in host:  # they would be in every row, log and error
         raise InputError(
-            f"a {parts.scheme}:// URL holds credentials: leave them out, they come from the environment "
+            f"a {scheme}:// URL holds credentials: leave them out, they come from the environment "
             "(AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, ...) or the machine's role"
         )
-    if parts.scheme == "file":
-        if parts.netloc not in ("", "localhost"):
-            raise InputError(f"{url} names the host {parts.netloc!r}: a file on this machine is file:///path")
-        return LocalStorage(Path(unquote(parts.path)))
-    raise InputError(f"{parts.scheme}:// is not supported: give a path or file:///path")
+    if scheme == "file":
+        if host not in ("", "localhost"):
+            raise InputError(f"{url} names the host {host!r}: a file on this machine is file:///path")
+        return LocalStorage(Path(unquote(slash + path)))
+    if scheme not in REMOTE_SCHEMES:
+        raise InputError(
+            f"{scheme}:// is not supported: give a path, or a URL of "
+            f"{', '.join(f'{one}://' for one in (*REMOTE_SCHEMES, 'file'))}"
+        )
+    if not host:
+        raise InputError(f"{url} names no bucket: wanted is {scheme}://bucket/path")
+    from prelabel.storage_remote import RemoteStorage
+
+    return RemoteStorage(scheme, rest)
+
+
+def locate(where: str | Path) -> tuple[Storage, str]:
+    """Returns the folder at a path or URL and "", or the folder that the file there lies in and its name.
+
+    Raises:
+        InputError: Nothing lies there; or as `open_storage`.
+        StorageError: The object store does not answer, or there is no such bucket.
+    """
+    storage = open_storage(where)
+    kind = storage.kind()
+    if kind == "nothing":
+        raise InputError(f"input {storage.shown()} does not exist")
+    return (storage, "") if kind == "folder" else storage.split()
 
 
 def printable(text: str) -> str:
     """Escapes what is not UTF-8: such names arrive as surrogates, which neither protobuf nor Parquet can hold."""
     return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: reading it says so
+        return False
 
 
 class LocalStorage:
@@ -131,10 +183,46 @@ class LocalStorage:
         path = self.path / name
         return "folder" if path.is_dir() else "file" if path.exists() else "nothing"
 
-    def names(self) -> list[str]:
+    def split(self) -> tuple[Storage, str]:
         """See `Storage`."""
-        with os.scandir(self.path) as entries:
-            return sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries)
+        return LocalStorage(self.path.parent), self.path.name
+
+    def walk(self) -> Iterator[tuple[str, int | None]]:
+        """See `Storage`; at any time one folder's names of each level are in memory."""
+        seen: set[tuple[int, int]] = set()
+        levels = [iter(self._list("", seen))]
+        while levels:
+            name = next(levels[-1], None)
+            if name is None:
+                levels.pop()
+            elif name.endswith("/"):
+                levels.append(iter(self._list(name, seen)))
+            else:
+                yield name, None
+
+    def _list(self, folder: str, seen: set[tuple[int, int]]) -> list[str]:
+        """Returns what lies in a folder, none where it was read before; in the order of all paths below it."""
+        path = os.path.join(self.path, folder.rstrip("/"))
+        try:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in seen:  # a link to a folder above would never end
+                return []
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(path) as entries:
+                # The slash counts for the order: a-b/c comes before a/c.
+                return sorted(
+                    f"{folder}{entry.name}/" if _is_folder(entry) else folder + entry.name
+                    for entry in entries
+                    if not entry.name.startswith(".")
+                )
+        except OSError as error:
+            shown = self.shown(folder.rstrip("/"))
+            raise InputError(f"folder {shown} cannot be listed: {error.strerror}") from None
+
+    def names(self, folder: str = "") -> list[str]:
+        """See `Storage`."""
+        with os.scandir(self.path / folder) as entries:
+            return sorted(f"{entry.name}/" if _is_folder(entry) else entry.name for entry in entries)
 
     def size_bytes(self, name: str) -> int:
         """See `Storage`."""
@@ -142,7 +230,10 @@ class LocalStorage:
 
     def read(self, name: str) -> bytes:
         """See `Storage`."""
-        return (self.path / name).read_bytes()
+        path = self.path / name
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for a writer for ever
+            raise OSError(errno.EINVAL, "not a regular file")
+        return path.read_bytes()
 
     def read_many(self, names: Iterable[str]) -> Iterator[bytes | OSError]:
         """See `Storage`."""

@@ -41,6 +41,9 @@ class Source(Protocol):
     def manifest_hash(self) -> str:
         """Hexadecimal hash of what is in the collection, the same wherever it lies; each reader says what it covers."""
 
+    def entries(self) -> Iterator[tuple[str, int]]:
+        """Yields name and size in bytes (-1 where unknown) of each file of the collection, to say what changed."""
+
     def __len__(self) -> int:
         """Number of images."""
 
