@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prelabel.engine_base import usable_cores
-from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError, WorkerError
+from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError, StorageError, WorkerError
 from prelabel.label import Model, Predictor, Work, label_shards
 from prelabel.output import SUMMARY_FILE, claim, finished_shards, write_text
 from prelabel.progress import Progress, ProgressMode
@@ -126,6 +126,7 @@ def run_bulk(
             next run goes on behind them.
         OverloadedError: The server kept refusing work.
         RemoteError: The server failed, or changed its model on the way.
+        StorageError: An object store does not answer.
         WorkerError: A process that decodes died.
     """
 
@@ -154,7 +155,7 @@ def run_with(
     images = min(len(source), config.limit or len(source))
     output = open_storage(config.output)
     with output.lock():
-        claim(output, run, overwrite=config.overwrite)
+        claim(output, run, source, overwrite=config.overwrite)
         output.delete(SUMMARY_FILE)  # it is that of a run that ended
         before, finished = Counts(), set()
         for statistics in finished_shards(output, run, images):
@@ -179,7 +180,7 @@ def run_with(
                 for statistics in runner(work, missing, report.advance) if missing else ():
                     new += statistics.counts
                     written += 1
-            except (ServerUnavailableError, OverloadedError, RemoteError, WorkerError) as error:
+            except (ServerUnavailableError, OverloadedError, RemoteError, StorageError, WorkerError) as error:
                 raise type(error)(
                     f"{error}; {before.rows + new.rows:,} of {images:,} images are done and kept in {output.shown()}: "
                     "run the same command again to go on"

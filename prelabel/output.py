@@ -2,6 +2,7 @@
 
     part-00000-<key>.parquet ...   finished shards; a file under its final name is whole
     _part-00000-<key>.json ...      what each of them holds, so that nobody has to read it again for that
+    _manifest.parquet               names and sizes of the input's files (`prelabel.manifest`)
     _run.json                       which input and model the directory belongs to
     _summary.json                   written at the end of a run
     .lock                          held by the running process
@@ -20,8 +21,10 @@ from typing import Any
 
 from prelabel.errors import InputError
 from prelabel.feed import Batch
+from prelabel.manifest import MANIFEST_FILE, what_changed, write_manifest
 from prelabel.predictions import PredictionBatch
 from prelabel.shards import Counts, Run, ShardStatistics, confidence_histogram, count_causes
+from prelabel.sources import Source
 from prelabel.storage import Storage
 from prelabel.table import read_columns, require_pyarrow, to_table, write_table
 
@@ -30,15 +33,18 @@ logger = logging.getLogger(__name__)
 # Readers of Parquet data sets pass over names that start with an underscore.
 RUN_FILE = "_run.json"
 SUMMARY_FILE = "_summary.json"
-_OURS = re.compile(r"part-\d{5,}-[0-9a-f]{12}\.parquet$|_part-\d{5,}-[0-9a-f]{12}\.json$|_summary\.json$")
+_OURS = re.compile(
+    r"part-\d{5,}-[0-9a-f]{12}\.parquet$|_part-\d{5,}-[0-9a-f]{12}\.json$|_summary\.json$|_manifest\.parquet$"
+)
 
 
-def claim(output: Storage, run: Run, *, overwrite: bool) -> None:
+def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None:
     """Makes a locked directory the output of `run`, or finds that it is already.
 
     Args:
         output: Held by `Storage.lock`.
         run: The run that is about to start.
+        source: Its input.
         overwrite: Remove what an earlier run left; files of others are never touched.
 
     Raises:
@@ -46,7 +52,9 @@ def claim(output: Storage, run: Run, *, overwrite: bool) -> None:
     """
     names = output.names()
     for name in names:
-        if name.startswith((".part-", "._part-", f".{RUN_FILE}", f".{SUMMARY_FILE}")) and name.endswith(".tmp"):
+        if name.startswith(
+            (".part-", "._part-", f".{RUN_FILE}", f".{SUMMARY_FILE}", f".{MANIFEST_FILE}")
+        ) and name.endswith(".tmp"):
             output.delete(name)
     known = read_run(output)
     if known is not None and overwrite:
@@ -55,6 +63,7 @@ def claim(output: Storage, run: Run, *, overwrite: bool) -> None:
                 output.delete(name)
         # Replaced last: a kill before this leaves a run that resumes, not files without an owner.
         _write_run(output, run)
+        write_manifest(output, source)
         return
     if known is None:
         others = [name for name in names if not name.startswith(".")]
@@ -64,6 +73,7 @@ def claim(output: Storage, run: Run, *, overwrite: bool) -> None:
                 "choose an empty or new directory"
             )
         _write_run(output, run)
+        write_manifest(output, source)
         return
     differences = {
         "predictions of model": (known.model_id, run.model_id),
@@ -73,9 +83,11 @@ def claim(output: Storage, run: Run, *, overwrite: bool) -> None:
     if known.manifest_hash == run.manifest_hash:
         del differences["predictions for input"]  # the same images, moved
     elif known.input == run.input:
+        changed = what_changed(output, known.manifest_hash, source)
+        changes = f": {changed}" if changed else ""
         differences["predictions for input"] = (
             f"{known.input} as it was ({known.images} images, manifest {known.manifest_hash[:12]})",
-            f"as it is now ({run.images} images, manifest {run.manifest_hash[:12]})",
+            f"as it is now ({run.images} images, manifest {run.manifest_hash[:12]}){changes}",
         )
     for what, (there, wanted) in differences.items():
         if there != wanted:
@@ -83,6 +95,8 @@ def claim(output: Storage, run: Run, *, overwrite: bool) -> None:
                 f"--output {output.shown()} holds {what} {there}, not {wanted}: choose another directory, "
                 "or start over with --overwrite"
             )
+    if MANIFEST_FILE not in names:  # a kill came before it
+        write_manifest(output, source)
 
 
 def _write_run(output: Storage, run: Run) -> None:

@@ -15,11 +15,12 @@ from prelabel.label import Predictor
 from prelabel.progress import ProgressMode
 from prelabel.sources import open_source
 
-HELP = """Pre-labels every image of a folder, a Parquet file or an IDX file into Parquet files.
+HELP = """Pre-labels every image of a folder, of Parquet, tar, npz or IDX files, or of a list, into Parquet files.
 
 For example, through a server, and without one:
     prelabel run --input photos --server 127.0.0.1:50051 --output predictions
     prelabel run --input photos --model runs/mnist/bundle --output predictions
+    prelabel run --input 's3://pile/train-*.tar' --model runs/mnist/bundle --output s3://pile/predictions
 
 The same command again does only what is missing. Each image becomes exactly one row; one that cannot be used becomes a
 row with an error.
@@ -37,8 +38,9 @@ Exit status:
 class Run:
     """Options of `prelabel run`."""
 
-    input: Path
-    """Folder of images, Parquet file (or folder of them), or IDX image file."""
+    input: str
+    """Images, as a path or URL (s3://, gs://): a folder, Parquet files or tar shards (one, a folder, or a pattern such
+    as 'x/*.tar'), an IDX or npz file, or a .txt list of paths and URLs."""
     bulk: Annotated[BulkConfig, tyro.conf.arg(name="")]
     """How the job is done."""
     server: str | None = None
@@ -65,7 +67,7 @@ def execute(options: Run) -> int:
     """Does `prelabel run`."""
     source = open_source(options.input)
     with _predictor(options) as predictor:
-        summary = run_bulk(options.bulk, source, str(options.input), predictor, progress=options.progress)
+        summary = run_bulk(options.bulk, source, options.input, predictor, progress=options.progress)
     print(_summary_text(summary, options.bulk.output))
     return EXIT_ERROR_ROWS if summary.errors else 0
 

@@ -24,7 +24,7 @@ class ObjectStore:
         for key, content in objects.items():
             self.client.put_object(Bucket=BUCKET, Key=key, Body=content)
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         return [entry["Key"] for entry in self.client.list_objects_v2(Bucket=BUCKET).get("Contents", ())]
 
 
