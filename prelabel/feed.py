@@ -12,9 +12,9 @@ from itertools import islice
 import numpy as np
 
 from prelabel.errors import ImageError, InputError
-from prelabel.images import ImageSpec, Pixels
+from prelabel.images import ImageSpec, Pixels, fit_pixels
 from prelabel.shards import neighbours
-from prelabel.sources import Sample, Source
+from prelabel.sources import PixelSource, Sample, Source
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,24 @@ def decoded_here(source: Source, missing: Sequence[range], cut: Cut) -> Iterator
         yield _decode(shard, samples, cut.spec)
 
 
+def pixel_batches(source: PixelSource, missing: Sequence[range], cut: Cut) -> Generator[Decoded, None, None]:
+    """Yields all images of the missing shards of a collection that needs no decoding, in order.
+
+    Raises:
+        InputError: The source changed since it was opened.
+    """
+    for rows in missing:
+        for start in range(rows.start, rows.stop, cut.batch_size):
+            stop = min(start + cut.batch_size, rows.stop)
+            found = source.pixel_rows(start, stop)
+            _check_length(len(found.ids), start, stop)
+            batch = Batch(rows.start // cut.shard_size, found.ids, found.paths, {})
+            pixels = found.pixels[..., None] if found.pixels.ndim == 3 else found.pixels
+            if pixels.shape[1:] != cut.spec.shape:
+                pixels = np.stack([fit_pixels(image, cut.spec) for image in pixels])
+            yield Decoded(batch, pixels)
+
+
 def _read(source: Source, missing: Sequence[range], cut: Cut) -> Iterator[tuple[int, list[Sample]]]:
     """Yields (shard, samples) batches of the missing shards, which do not cross a shard's end.
 
@@ -97,12 +115,16 @@ def _read(source: Source, missing: Sequence[range], cut: Cut) -> Iterator[tuple[
             for start in range(rows.start, rows.stop, cut.batch_size):
                 wanted = min(cut.batch_size, rows.stop - start)
                 batch = list(islice(samples, wanted))
-                if len(batch) != wanted:
-                    raise InputError(
-                        f"the input ended at image {start + len(batch)} of {stretch[-1].stop}: it was changed while "
-                        "it was read; start over with --overwrite"
-                    )
+                _check_length(len(batch), start, start + wanted)
                 yield rows.start // cut.shard_size, batch
+
+
+def _check_length(found: int, start: int, stop: int) -> None:
+    if found != stop - start:
+        raise InputError(
+            f"the input ended at image {start + found}, before image {stop}: it was changed while it was read; "
+            "start over with --overwrite"
+        )
 
 
 def _decode(shard: int, samples: Sequence[Sample], spec: ImageSpec) -> Decoded:

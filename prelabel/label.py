@@ -9,7 +9,7 @@ import contextlib
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,12 +17,12 @@ from typing import Protocol
 from prelabel.decoders import decoded_by_processes
 from prelabel.engine_base import usable_cores
 from prelabel.errors import RemoteError
-from prelabel.feed import Batch, Cut, Decoded, decoded_by_threads
+from prelabel.feed import Batch, Cut, Decoded, decoded_by_threads, pixel_batches
 from prelabel.images import ImageSpec, Pixels
 from prelabel.output import write_shard
 from prelabel.predictions import PredictionBatch, without
 from prelabel.shards import Run, ShardStatistics
-from prelabel.sources import Source
+from prelabel.sources import PixelSource, Source
 from prelabel.storage import Storage
 
 MAX_BATCH_BYTES = 16 << 20
@@ -122,15 +122,7 @@ def label_shards(
     run, model = work.run, predictor.model()
     if (model.model_id, model.classes) != (run.model_id, run.classes):
         raise RemoteError(f"the model is {model.model_id}, the run is of {run.model_id}: serve that one, or start over")
-    batch_bytes = MAX_BATCH_BYTES // math.prod(model.input.shape)
-    cut = Cut(
-        model.input, run.shard_size, batch_size=max(1, min(work.batch_size, model.max_request_images, batch_bytes))
-    )
-    feed = (
-        decoded_by_processes(work.source, missing, cut, work.decode_processes)
-        if work.decode_processes
-        else decoded_by_threads(work.source, missing, cut, work.decode_threads or min(usable_cores(), 8))
-    )
+    feed = decoded(work, missing, model)
     rows_of = {run.shard_of(rows.start): len(rows) for rows in missing}
     # Shards are begun in any order where several processes decode.
     answers: dict[int, list[tuple[Batch, PredictionBatch]]] = defaultdict(list)
@@ -152,6 +144,18 @@ def label_shards(
             yield from (future.result() for future in writing)  # they are as whole as the ones before
             raise
         yield from (future.result() for future in writing)
+
+
+def decoded(work: Work, missing: Sequence[range], model: Model) -> Generator[Decoded, None, None]:
+    """Yields the images of the missing shards in batches for a model; close it to end its threads and processes."""
+    batch_bytes = MAX_BATCH_BYTES // math.prod(model.input.shape)
+    batch_size = max(1, min(work.batch_size, model.max_request_images, batch_bytes))
+    cut = Cut(model.input, work.run.shard_size, batch_size)
+    if isinstance(work.source, PixelSource):
+        return pixel_batches(work.source, missing, cut)
+    if work.decode_processes:
+        return decoded_by_processes(work.source, missing, cut, work.decode_processes)
+    return decoded_by_threads(work.source, missing, cut, work.decode_threads or min(usable_cores(), 8))
 
 
 def _predict(

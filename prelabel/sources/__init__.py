@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prelabel.errors import InputError
 from prelabel.images import IMAGE_SUFFIXES
-from prelabel.sources.base import Sample, Source, section
+from prelabel.sources.base import PixelRows, PixelSource, Sample, Source, section
 from prelabel.sources.folder import FolderSource, is_image_name
 from prelabel.sources.idx import IdxSource, is_idx_images
 from prelabel.sources.listing import ListSource
@@ -24,6 +24,8 @@ __all__ = [
     "ListSource",
     "NpzSource",
     "ParquetSource",
+    "PixelRows",
+    "PixelSource",
     "Sample",
     "Source",
     "TarSource",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, runtime_checkable
 
 from prelabel.errors import ImageError
 from prelabel.images import ImageSpec, Pixels, decode_image, fit_pixels
@@ -51,10 +51,34 @@ class Source(Protocol):
         """Yields the images at positions start (included) to stop (excluded), one `Sample` each, failed ones too."""
 
 
-def section(source: Source, start: int, stop: int) -> Source:
-    """Returns a source whose images start..stop are those of `source`, for sending it to another process.
+@dataclass(frozen=True)
+class PixelRows:
+    """Images that need no decoding, column-wise: an object for each would cost more than the copy of its pixels."""
 
-    A source that is large to pickle, such as a list of a million files, has a method `section(start, stop)` for this.
-    """
-    cut = getattr(source, "section", None)
-    return source if cut is None else cast(Source, cut(start, stop))
+    ids: tuple[str, ...]
+    """B ids."""
+    paths: tuple[str, ...]
+    """B paths."""
+    pixels: Pixels
+    """uint8 [B, h, w] or [B, h, w, c], 0..255; may be a view of the collection."""
+
+
+@runtime_checkable
+class PixelSource(Protocol):
+    """What a collection has beside `Source` that holds pixels instead of image files."""
+
+    def pixel_rows(self, start: int, stop: int) -> PixelRows:
+        """Returns the images at positions start (included) to stop (excluded), fewer where there are no more."""
+
+
+@runtime_checkable
+class SectionedSource(Protocol):
+    """What a collection has beside `Source` that is large to pickle: the names of a million files, for example."""
+
+    def section(self, start: int, stop: int) -> Source:
+        """Returns a source whose images start..stop, under the same positions, are those of this one."""
+
+
+def section(source: Source, start: int, stop: int) -> Source:
+    """Returns a source whose images start..stop are those of `source`, for sending it to another process."""
+    return source.section(start, stop) if isinstance(source, SectionedSource) else source

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.errors import InputError
-from prelabel.sources.base import Sample
+from prelabel.sources.base import PixelRows, Sample
 from prelabel.storage import Storage, locate
 
 _IMAGES_NAME = re.compile(r"^.+-images[-.]idx3-ubyte(\.gz)?$")
@@ -99,3 +99,10 @@ class IdxSource:
         for row in range(start, min(stop, len(self))):
             label = None if self.labels is None else str(self.labels[row])
             yield Sample(f"{row:06d}", f"{path}#{row}", self.images[row], label)
+
+    def pixel_rows(self, start: int, stop: int) -> PixelRows:
+        """Returns rows start..stop, uint8 [B, H, W], without their labels."""
+        rows, where = range(start, min(stop, len(self))), f"{self._storage.shown(self._name)}#"
+        return PixelRows(
+            tuple(f"{row:06d}" for row in rows), tuple(f"{where}{row}" for row in rows), self.images[start:stop]
+        )

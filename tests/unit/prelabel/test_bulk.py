@@ -23,11 +23,14 @@ from prelabel.errors import (
     RemoteError,
     ServerUnavailableError,
 )
+from prelabel.feed import Cut, decoded_by_threads, pixel_batches
 from prelabel.images import ImageSpec, Pixels
 from prelabel.predictions import PredictionBatch
+from prelabel.sources import IdxSource
 from prelabel.storage import LOCK_FILE, LocalStorage
 from prelabel.table import read_predictions
-from support.samples import ListModel, ListPredictor, ListSource, answer_for, positions_in
+from support.datasets import write_idx
+from support.samples import SPEC, ListModel, ListPredictor, ListSource, answer_for, positions_in
 
 
 def bulk(output: Path, source: ListSource, predictor: Any = None, **options: Any) -> BulkSummary:
@@ -195,8 +198,22 @@ def test_an_input_that_became_shorter_while_it_was_read_is_an_error(tmp_path: Pa
         def __len__(self) -> int:
             return 33
 
-    with pytest.raises(InputError, match=r"the input ended at image 25 of 33"):
+    with pytest.raises(InputError, match=r"the input ended at image 25, before image"):
         bulk(tmp_path / "out", Shrinking(25))
+
+
+@pytest.mark.parametrize("spec", [SPEC, ImageSpec(5, 3, 3)])
+def test_pixels_that_need_no_decoding_give_the_batches_of_their_samples(tmp_path: Path, spec: ImageSpec) -> None:
+    write_idx(tmp_path / "a-images-idx3-ubyte.gz", np.random.default_rng(0).integers(0, 256, (25, 2, 2), np.uint8))
+    source, cut = IdxSource(tmp_path / "a-images-idx3-ubyte.gz"), Cut(spec, shard_size=10, batch_size=4)
+    missing = [range(10), range(20, 25)]
+    pairs = list(zip(pixel_batches(source, missing, cut), decoded_by_threads(source, missing, cut, 2), strict=True))
+    assert len(pairs) == 5
+    for fast, plain in pairs:
+        assert fast.batch == plain.batch
+        np.testing.assert_array_equal(fast.pixels, plain.pixels)
+    with pytest.raises(InputError, match="the input ended at image 25, before image 28"):
+        list(pixel_batches(source, [range(20, 30)], cut))
 
 
 def test_the_first_images_then_the_rest(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ class Away(Failing):
         (Dying(47), WorkerError, "a process that decodes images died.*fewer --decode-processes"),
         (Changed(47), InputError, "^pile changed$"),
         (Away(47), OSError, "Input/output error"),
-        (ListSource(35), InputError, "the input ended at image 35 of 40"),
+        (ListSource(35), InputError, "the input ended at image 35, before image"),
     ],
 )  # fmt: skip
 def test_trouble_in_a_process_is_told(source: ListSource, error: type[Exception], message: str) -> None:
