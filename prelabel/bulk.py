@@ -18,7 +18,7 @@ from prelabel.label import Model, Predictor, Work, label_shards
 from prelabel.output import SUMMARY_FILE, claim, finished_shards, write_text
 from prelabel.progress import Progress, ProgressMode
 from prelabel.shards import Counts, Run, ShardStatistics
-from prelabel.sources import Source
+from prelabel.sources import IdxSource, NpzSource, Source
 from prelabel.storage import open_storage
 from prelabel.table import require_pyarrow
 
@@ -65,11 +65,12 @@ class BulkConfig:
             if value is not None and value < 0:
                 raise InputError(f"--{name.replace('_', '-')} {value} is not usable: 0 or more is wanted")
 
-    def processes_for(self, images: int) -> int:
-        """Returns how many processes decode `images` images."""
+    def processes_for(self, source: Source, images: int) -> int:
+        """Returns how many processes read and decode `images` images of a source."""
         if self.decode_processes is not None:
             return self.decode_processes
-        return usable_cores() if images >= WORTH_PROCESSES else 0
+        holds_pixels = isinstance(source, IdxSource | NpzSource)
+        return 0 if images < WORTH_PROCESSES or holds_pixels else usable_cores()
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def run_with(
             config.batch_size,
             config.window,
             config.decode_threads,
-            config.processes_for(todo),
+            config.processes_for(source, todo),
         )
         new, written = Counts(), 0
         with Progress(images, "images", "pre-labelling", mode=progress, done=images - todo) as report:
