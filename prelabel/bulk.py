@@ -16,7 +16,7 @@ from prelabel.engine_base import usable_cores
 from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError, StorageError, WorkerError
 from prelabel.label import Model, Predictor, Work, label_shards
 from prelabel.output import SUMMARY_FILE, claim, finished_shards, write_text
-from prelabel.progress import Progress, ProgressMode
+from prelabel.progress import Progress, ProgressMode, write_summary
 from prelabel.shards import Counts, Run, ShardStatistics
 from prelabel.sources import IdxSource, NpzSource, Source
 from prelabel.storage import open_storage
@@ -208,4 +208,5 @@ def run_with(
         )
         described = {**dataclasses.asdict(summary), "input": input_name}
         write_text(output, SUMMARY_FILE, json.dumps(described, indent=2) + "\n")
+        write_summary(described, progress)
     return summary

@@ -43,7 +43,7 @@ class Options:
 
     model: Path = Path("runs/demo/bundle")
     """The bundle, of 28 x 28 grey images."""
-    images: int = 60_000
+    images: int = 100_000
     """Images of each pile."""
     rounds: int = 3
     """Turns of each measurement."""

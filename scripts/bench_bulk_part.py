@@ -23,6 +23,7 @@ from prelabel.label import Model, Predictor, Work, decoded
 from prelabel.shards import Run
 from prelabel.sources import Source, open_source
 from prelabel.storage import LocalStorage
+from prelabel.table import require_pyarrow
 
 Kind = Literal["decode", "infer", "run"]
 
@@ -49,6 +50,7 @@ def main() -> None:
     """Measures, and prints images, seconds, images/s and the largest resident memory."""
     options = tyro.cli(Options, prog="python -m scripts.bench_bulk_part")
     with predictor_of(options) as predictor, tempfile.TemporaryDirectory(dir=options.input.parent) as folder:
+        require_pyarrow()  # importing it is not part of the work
         source = open_source(options.input)
         images = min(options.images, len(source))
         config = BulkConfig(Path(folder) / "out", limit=images, shard_size=options.shard_size)

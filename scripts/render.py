@@ -10,6 +10,7 @@ from typing import Any
 from scripts import (
     audit_demo,
     batchnorm_trap,
+    bulk_page,
     calibration_page,
     graph_speed,
     other_data,
@@ -18,7 +19,13 @@ from scripts import (
     training_speed,
 )
 
-PAGES = (Path("README.md"), Path("docs/quality.md"), Path("docs/serving.md"), Path("docs/audit.md"))
+PAGES = (
+    Path("README.md"),
+    Path("docs/quality.md"),
+    Path("docs/serving.md"),
+    Path("docs/audit.md"),
+    Path("docs/bulk.md"),
+)
 IMAGES = Path("docs/images")
 RESULTS = Path("docs/results")
 
@@ -46,6 +53,10 @@ def render(text: str) -> str:
     blocks["batchnorm"] = lambda: batchnorm_trap.table(load("batchnorm"))
     blocks["graph"] = lambda: graph_speed.table(load("graph_speed"))
     blocks["serving"] = lambda: serving_page.targets(load("serving"))
+    for name, make_from in (
+        ("bulk-speed", bulk_page.speed), ("bulk-growth", bulk_page.growth), ("bulk-paper", bulk_page.on_paper)
+    ):  # fmt: skip
+        blocks[name] = functools.partial(bulk, make_from)
     blocks["speed"] = lambda: training_speed.table(load("training_speed"))
 
     def block(match: re.Match[str]) -> str:
@@ -69,6 +80,11 @@ def demo() -> str:
             f"`{result['command']}`, commit {result['commit'][:12]}, {machine(result)}; not yet measured on a GPU.",
         ]
     )
+
+
+def bulk(make: Callable[[dict[str, Any]], str]) -> str:
+    """Returns figures of `make bench-bulk`, which may not have run yet."""
+    return make(load("bulk")) if (RESULTS / "bulk.json").exists() else "Not measured yet: `make bench-bulk`."
 
 
 def install() -> str:

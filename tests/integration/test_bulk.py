@@ -111,7 +111,9 @@ def test_the_command_reports_errors_by_its_status_and_writes_json_progress(
     done = child(*run_options(pile, tmp_path / "out"), "--server", server.address)
     assert done.returncode == 3, done.stderr
     events = [json.loads(line) for line in done.stderr.splitlines()]
-    assert (events[-1]["event"], events[-1]["done"], events[-1]["total"]) == ("finished", COUNT, COUNT)
+    assert (events[-2]["event"], events[-2]["done"], events[-2]["total"]) == ("finished", COUNT, COUNT)
+    assert events[-1] == {"event": "summary", **json.loads((tmp_path / "out" / "_summary.json").read_text())}
+    assert (events[-1]["images"], sum(events[-1]["causes"].values())) == (COUNT, len(BROKEN))
     assert f"{COUNT} images in {tmp_path / 'out'}, {len(BROKEN)} of them with errors" in done.stdout
     assert json.loads((tmp_path / "out" / "_summary.json").read_text())["errors"] == len(BROKEN)
 
