@@ -164,15 +164,8 @@ def run_with(
             before += statistics.counts
         missing = run.missing(images, finished)
         todo = sum(map(len, missing))
-        work = Work(
-            source,
-            run,
-            output,
-            config.batch_size,
-            config.window,
-            config.decode_threads,
-            config.processes_for(source, todo),
-        )
+        processes = config.processes_for(source, todo)
+        work = Work(source, run, output, config.batch_size, config.window, config.decode_threads, processes)
         new, written = Counts(), 0
         with Progress(images, "images", "pre-labelling", mode=progress, done=images - todo) as report:
             if todo < images:
@@ -187,7 +180,7 @@ def run_with(
                     "run the same command again to go on"
                 ) from error
         if written != len(missing):
-            raise RemoteError(
+            raise WorkerError(
                 f"{len(missing) - written} of {len(missing)} shards were not made: run the same command again"
             )
         wall_s = time.monotonic() - started
