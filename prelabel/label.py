@@ -19,7 +19,7 @@ from prelabel.engine_base import usable_cores
 from prelabel.errors import RemoteError
 from prelabel.feed import Batch, Cut, Decoded, decoded_by_threads, pixel_batches
 from prelabel.images import ImageSpec, Pixels
-from prelabel.output import write_shard
+from prelabel.output import save_shard
 from prelabel.predictions import PredictionBatch, without
 from prelabel.shards import Run, ShardStatistics
 from prelabel.sources import PixelSource, Source
@@ -138,7 +138,7 @@ def label_shards(
                     if len(writing) == WRITES_WAITING:
                         yield writing.popleft().result()
                     whole, wall_s = answers.pop(batch.shard), time.monotonic() - started
-                    writing.append(writer.submit(write_shard, work.output, run, batch.shard, whole, wall_s))
+                    writing.append(writer.submit(save_shard, work.output, run, batch.shard, whole, wall_s))
                     started = time.monotonic()
         except Exception:
             yield from (future.result() for future in writing)  # they are as whole as the ones before

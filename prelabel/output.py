@@ -125,7 +125,7 @@ def read_run(output: Storage) -> Run | None:
         ) from None
 
 
-def write_shard(
+def save_shard(
     output: Storage, run: Run, shard: int, answers: Sequence[tuple[Batch, PredictionBatch]], wall_s: float
 ) -> ShardStatistics:
     """Writes a shard's rows, then its statistics; each whole or not at all.

@@ -20,7 +20,7 @@ import numpy as np
 
 from prelabel.errors import InputError
 from prelabel.predictions import PredictionBatch
-from prelabel.storage import Storage, open_storage
+from prelabel.storage import LocalStorage, Storage, open_storage
 
 METADATA_KEY = b"prelabel"
 FILE_PATTERN = "part-*.parquet"
@@ -135,14 +135,20 @@ def write_table(storage: Storage, name: str, table: Any) -> int:
     return int(content.size)
 
 
-def read_info(storage: Storage, name: str) -> tuple[ShardInfo, int]:
-    """Returns the metadata of a prediction file and its number of rows.
+def write_shard(path: Path, table: Any) -> None:
+    """Writes a table as one Parquet file on a disk, whole or not at all."""
+    write_table(LocalStorage(path.parent), path.name, table)
+
+
+def read_info(path: Path) -> tuple[ShardInfo, int]:
+    """Returns the metadata of a prediction file on a disk and its number of rows.
 
     Raises:
         InputError: The file cannot be read, or prelabel did not write it.
     """
-    with _opened(storage, name) as file:
-        return _info_of(file, storage, name)
+    storage = LocalStorage(path.parent)
+    with _opened(storage, path.name) as file:
+        return _info_of(file, storage, path.name)
 
 
 def read_columns(storage: Storage, name: str, columns: list[str] | None) -> tuple[ShardInfo, Any]:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from prelabel.errors import InputError
 from prelabel.files import sha256_file
-from prelabel.storage import LocalStorage
 from prelabel.table import FILE_PATTERN, read_info, read_predictions, require_pyarrow, table_info
 
 BATCH_ROWS = 65_536
@@ -88,7 +87,7 @@ def read_pile(directory: Path) -> Pile:
 
 def shards(directory: Path) -> list[tuple[Path, int]]:
     """Returns the prediction files and the position of the first row of each, in the order of the input."""
-    known = [(path, read_info(LocalStorage(directory), path.name)[0].start) for path in directory.glob(FILE_PATTERN)]
+    known = [(path, read_info(path)[0].start) for path in directory.glob(FILE_PATTERN)]
     return sorted(known, key=lambda entry: entry[1])
 
 

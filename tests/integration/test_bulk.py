@@ -132,9 +132,9 @@ def die():
 
 def counted(name):
     global seen
-    if str(name).endswith(".parquet"):
-        seen += 1
-    return str(name).endswith(".parquet") and seen == number
+    is_shard = os.path.basename(name).startswith("part-")
+    seen += is_shard
+    return is_shard and seen == number
 
 def killing_replace(source, target):
     wanted = counted(target)

@@ -1,6 +1,7 @@
 """What bulk work survives: kills at random moments, full and read-only disks, servers that die, a second run."""
 
 import os
+import random
 import select
 import signal
 import subprocess
@@ -55,12 +56,11 @@ def embedded(pile: Path, bundle: Path, output: Path) -> list[str]:
     return command(pile, output, "--model", bundle, "--device", "cpu", "--threads", 1, *precision)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
 def test_kills_at_random_moments_cost_and_double_no_row(
-    pile: Path, tiny_bundle: Path, whole: Any, tmp_path: Path, seed: int
+    pile: Path, tiny_bundle: Path, whole: Any, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    arguments = [sys.executable, KILLING, pile, tiny_bundle, output, seed]
+    arguments = [sys.executable, KILLING, pile, tiny_bundle, output, random.randrange(1000)]
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     done = subprocess.run([str(one) for one in arguments], capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr

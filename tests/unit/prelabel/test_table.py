@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from prelabel.errors import InputError
 from prelabel.predictions import PredictionBatch, with_failures
-from prelabel.storage import LocalStorage
-from prelabel.table import ShardInfo, read_info, read_predictions, schema, table_info, to_table, write_table
+from prelabel.table import ShardInfo, read_info, read_predictions, schema, table_info, to_table, write_shard
 
 INFO = ShardInfo("0.1.0", "m1", ("cat", "dog"), "hash", 0, 0)
 
@@ -85,7 +84,7 @@ def test_other_lengths_are_refused(count: int) -> None:
 def write(directory: Path, count: int, failed: dict[int, str] | None = None, **changes: Any) -> Path:
     info = dataclasses.replace(INFO, **changes)
     path = directory / f"part-{info.shard:05d}-{info.model_id}.parquet"
-    assert write_table(LocalStorage(directory), path.name, rows(count, info, failed)) == path.stat().st_size
+    write_shard(path, rows(count, info, failed))
     return path
 
 
@@ -100,7 +99,7 @@ def test_shards_are_read_as_one_table(tmp_path: Path) -> None:
     assert table["id"].to_pylist() == ["0", "1", "2", "3", "4"]
     assert table["error"].to_pylist() == [None, "broken", None, None, None]
     assert table_info(table) == INFO
-    assert read_info(LocalStorage(folder), path.name) == (INFO, 3)
+    assert read_info(path) == (INFO, 3)
     assert read_predictions(folder, ["label"]).schema.names == ["label"]
 
 
