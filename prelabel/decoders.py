@@ -63,13 +63,16 @@ def decoded_by_processes(
         InputError: The source changed while it was read, or cannot be read any more.
         WorkerError: A process died.
     """
-    tasks = deque(
-        _Task(section(source, part[0].start, part[-1].stop), part, cut) for part in stretches(missing, processes)
-    )
+    parts = deque(stretches(missing, processes))
+
+    def next_task() -> _Task:
+        part = parts.popleft()
+        return _Task(section(source, part[0].start, part[-1].stop), part, cut)
+
     with contextlib.ExitStack() as stack:
-        busy = [stack.enter_context(_process()) for _ in range(min(processes, len(tasks)))]
+        busy = [stack.enter_context(_process()) for _ in range(min(processes, len(parts)))]
         for connection in busy:
-            _send(connection, tasks.popleft())
+            _send(connection, next_task())
         while busy:
             ready = set(wait(busy))
             for connection in [one for one in busy if one in ready]:
@@ -78,8 +81,8 @@ def decoded_by_processes(
                     yield message
                 elif isinstance(message, Exception):
                     raise message
-                elif tasks:
-                    _send(connection, tasks.popleft())
+                elif parts:
+                    _send(connection, next_task())
                 else:
                     busy.remove(connection)
 
