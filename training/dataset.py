@@ -73,7 +73,7 @@ class Dataset:
 
 
 def load_dataset(
-    path: Path,
+    path: Path | str,
     *,
     label_count: int | None,
     seed: int,
