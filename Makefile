@@ -31,7 +31,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Goals build on each other: make train export.
 .NOTPARALLEL:
 .PHONY: help setup demo train export serve prelabel test check lint format types imports unit integration e2e test-adapters \
-        proto proto-check lock image image-check compare gpu-check other-data bench-serving soak docs clean
+        proto proto-check lock image image-check compare gpu-check other-data bench-serving bench-bulk soak docs clean
 
 help: ## list every target in a line
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -133,6 +133,9 @@ soak: setup ## clients, abuse, SIGTERM and SIGKILL against a real server for 3 m
 
 bench-serving: setup ## measure the server against its engine, the transport and other servers; the machine must be free
 	$(PY) -m scripts.bench_serving $(ARGS)
+
+bench-bulk: setup ## measure bulk work end to end beside decoding alone and inference alone; the machine must be free
+	$(PY) -m scripts.bench_bulk $(ARGS)
 
 docs: setup ## render the measured figures into README.md and docs/quality.md
 	$(PY) -m scripts.render

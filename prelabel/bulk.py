@@ -1,78 +1,44 @@
 """Bulk work: a whole collection of images through a model into Parquet files, resumable.
 
-One stream of batches runs through the whole job: `prelabel.feed` reads and decodes a bounded number of batches ahead,
-`_predict` pairs each batch with its answer, `_label_missing` cuts the answers into shards and writes them. What is
-unfinished when the process dies is done again by the next run, and nothing else.
+The plan (`prelabel.shards`) says which shards are missing, a runner makes them by the shard function
+(`prelabel.label`), and this module holds the output directory meanwhile and sums up. What is unfinished when a process
+dies is done again by the next run, and nothing else.
 """
 
-import contextlib
 import dataclasses
-import itertools
 import json
-import math
-import os
 import time
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
+from prelabel.engine_base import usable_cores
+from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError, StorageError, WorkerError
+from prelabel.label import Model, Predictor, Work, label_shards
+from prelabel.output import SUMMARY_FILE, claim, finished_shards, write_text
+from prelabel.progress import Progress, ProgressMode, write_summary
+from prelabel.shards import Counts, Run, ShardStatistics
+from prelabel.sources import IdxSource, NpzSource, Source
+from prelabel.storage import open_storage
+from prelabel.table import require_pyarrow
 
-from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError
-from prelabel.feed import Batch, Decoded, decoded_batches
-from prelabel.files import write_text_atomically
-from prelabel.images import ImageSpec, Pixels
-from prelabel.output import SUMMARY_FILE, Run, ShardCounts, claim, count, finished_shards, locked
-from prelabel.predictions import PredictionBatch, with_failures
-from prelabel.progress import Progress, ProgressMode
-from prelabel.sources import Source
-from prelabel.table import require_pyarrow, to_table, write_shard
+WORTH_PROCESSES = 20_000
+"""Images from which on decoding in other processes is faster by more than their start takes."""
 
-MAX_BATCH_BYTES = 16 << 20
-"""Pixels in one batch: large images make smaller batches, far below the largest message that a server takes."""
+Runner = Callable[[Work, Sequence[range], Callable[[int], None]], Iterator[ShardStatistics]]
+"""Makes the missing shards by `prelabel.label.label_shards`, wherever that runs.
 
-
-class Model(Protocol):
-    """What bulk work needs to know of a model."""
-
-    @property
-    def model_id(self) -> str:
-        """Identity of the model."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """K class names in label order."""
-
-    @property
-    def input(self) -> ImageSpec:
-        """What one image has to be."""
-
-    @property
-    def max_request_images(self) -> int:
-        """Most images in one batch."""
-
-
-class Predictor(Protocol):
-    """A model that answers batches: a server behind `prelabel.client`, or an engine in this process."""
-
-    def model(self) -> Model:
-        """Returns the loaded model."""
-
-    def predict_stream(self, batches: Iterator[Pixels], window: int = ...) -> Iterator[PredictionBatch]:
-        """Yields one answer per batch (uint8 [B, H, W, C]), in order, with at most `window` batches in flight.
-
-        `batches` is read in the caller's thread.
-        """
+Takes the work, the positions in the input of each missing shard, and what to call with the number of images that were
+done since the last call; yields the statistics of each shard when its files are on the disk, in any order.
+"""
 
 
 @dataclass(frozen=True)
 class BulkConfig:
     """How a bulk job is done."""
 
-    output: Path
-    """Directory for the Parquet files; an interrupted run is taken up there."""
+    output: str | Path
+    """Directory or URL for the Parquet files; an interrupted run is taken up there."""
     limit: int | None = None
     """Only the first LIMIT images; a later run without it does the rest."""
     overwrite: bool = False
@@ -85,14 +51,26 @@ class BulkConfig:
     """Requests in flight: enough to hide the network behind inference."""
     decode_threads: int = 0
     """Threads that decode images; 0 takes one per core, at most 8."""
+    decode_processes: int | None = None
+    """Processes that read and decode images in the place of threads, which share one core while images are small; 0
+    takes none. Unless given: one per core from 20,000 images on, which repay the time that they take to start."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "shard_size", "batch_size", "window"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value} is not usable: 1 or more is wanted")
-        if self.decode_threads < 0:
-            raise InputError(f"--decode-threads {self.decode_threads} is not usable: 0 or more is wanted")
+        for name in ("decode_threads", "decode_processes"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise InputError(f"--{name.replace('_', '-')} {value} is not usable: 0 or more is wanted")
+
+    def processes_for(self, source: Source, images: int) -> int:
+        """Returns how many processes read and decode `images` images of a source."""
+        if self.decode_processes is not None:
+            return self.decode_processes
+        holds_pixels = isinstance(source, IdxSource | NpzSource)
+        return 0 if images < WORTH_PROCESSES or holds_pixels else usable_cores()
 
 
 @dataclass(frozen=True)
@@ -119,6 +97,10 @@ class BulkSummary:
     """Hash of the input."""
     labels: dict[str, int]
     """Class name -> rows with that label, in label order."""
+    causes: dict[str, int]
+    """Cause -> error rows, the most frequent first."""
+    confidence: list[int]
+    """Rows by confidence: bin i of 20 counts i/20 <= confidence < (i+1)/20."""
 
 
 def run_bulk(
@@ -129,7 +111,7 @@ def run_bulk(
     *,
     progress: ProgressMode = "auto",
 ) -> BulkSummary:
-    """Pre-labels a collection: each image becomes exactly one row, in the order of the collection.
+    """Pre-labels a collection in this process: each image becomes exactly one row, in the order of the collection.
 
     Args:
         config: Where to and how.
@@ -145,130 +127,79 @@ def run_bulk(
             next run goes on behind them.
         OverloadedError: The server kept refusing work.
         RemoteError: The server failed, or changed its model on the way.
+        StorageError: An object store does not answer.
+        WorkerError: A process that decodes died.
+    """
+
+    def here(work: Work, missing: Sequence[range], advance: Callable[[int], None]) -> Iterator[ShardStatistics]:
+        return label_shards(work, missing, predictor, advance)
+
+    return run_with(here, config, source, input_name, predictor.model(), progress=progress)
+
+
+def run_with(
+    runner: Runner,
+    config: BulkConfig,
+    source: Source,
+    input_name: str,
+    model: Model,
+    *,
+    progress: ProgressMode = "auto",
+) -> BulkSummary:
+    """Pre-labels a collection by a runner; see `run_bulk`.
+
+    This process holds the output directory, finds what is missing, and sums up; the runner makes shards.
     """
     started = time.monotonic()
     require_pyarrow()
-    model = predictor.model()
     run = Run(input_name, source.manifest_hash, len(source), model.model_id, model.classes, config.shard_size)
     images = min(len(source), config.limit or len(source))
-    with locked(config.output):
-        claim(config.output, run, overwrite=config.overwrite)
-        finished = finished_shards(config.output, run, images)
-        skipped = frozenset(finished)
-        (config.output / SUMMARY_FILE).unlink(missing_ok=True)  # it is that of a run that ended
-        missing = [
-            range(start, min(start + run.shard_size, images))
-            for start in range(0, images, run.shard_size)
-            if start // run.shard_size not in finished
-        ]
-        todo = sum(len(rows) for rows in missing)
+    output = open_storage(config.output)
+    with output.lock():
+        claim(output, run, source, overwrite=config.overwrite)
+        output.delete(SUMMARY_FILE)  # it is that of a run that ended
+        before, finished = Counts(), set()
+        for statistics in finished_shards(output, run, images):
+            finished.add(statistics.shard)
+            before += statistics.counts
+        missing = run.missing(images, finished)
+        todo = sum(map(len, missing))
+        processes = config.processes_for(source, todo)
+        work = Work(source, run, output, config.batch_size, config.window, config.decode_threads, processes)
+        new, written = Counts(), 0
         with Progress(images, "images", "pre-labelling", mode=progress, done=images - todo) as report:
             if todo < images:
                 report.note(f"{images - todo:,} of {images:,} images were done before")
             try:
-                for shard, counts in _label_missing(config, source, run, missing, predictor, model, report):
-                    finished[shard] = counts
-            except (ServerUnavailableError, OverloadedError, RemoteError) as error:
-                kept = sum(counts.rows for counts in finished.values())
+                for statistics in runner(work, missing, report.advance) if missing else ():
+                    new += statistics.counts
+                    written += 1
+            except (ServerUnavailableError, OverloadedError, RemoteError, StorageError, WorkerError) as error:
                 raise type(error)(
-                    f"{error}; {kept:,} of {images:,} images are done and kept in {config.output}: "
+                    f"{error}; {before.rows + new.rows:,} of {images:,} images are done and kept in {output.shown()}: "
                     "run the same command again to go on"
                 ) from error
+        if written != len(missing):
+            raise WorkerError(
+                f"{len(missing) - written} of {len(missing)} shards were not made: run the same command again"
+            )
         wall_s = time.monotonic() - started
-        totals: Counter[str] = sum((counts.labels for counts in finished.values()), Counter())
-        predicted = sum(counts.rows for shard, counts in finished.items() if shard not in skipped)
+        whole = before + new
         summary = BulkSummary(
-            images=sum(counts.rows for counts in finished.values()),
-            errors=sum(counts.errors for counts in finished.values()),
-            predicted=predicted,
-            images_per_s=round(predicted / wall_s, 1),
+            images=whole.rows,
+            errors=whole.failed,
+            predicted=new.rows,
+            images_per_s=round(new.rows / wall_s, 1),
             wall_s=round(wall_s, 3),
-            shards_written=len(finished) - len(skipped),
-            shards_skipped=len(skipped),
+            shards_written=written,
+            shards_skipped=len(finished),
             model_id=run.model_id,
             manifest_hash=run.manifest_hash,
-            labels={name: totals[name] for name in run.classes},
+            labels={name: whole.labels[name] for name in run.classes},
+            causes=dict(whole.errors.most_common()),
+            confidence=list(whole.confidence),
         )
-        write_text_atomically(
-            config.output / SUMMARY_FILE,
-            json.dumps({**dataclasses.asdict(summary), "input": input_name}, indent=2) + "\n",
-        )
+        described = {**dataclasses.asdict(summary), "input": input_name}
+        write_text(output, SUMMARY_FILE, json.dumps(described, indent=2) + "\n")
+        write_summary(described, progress)
     return summary
-
-
-def _label_missing(
-    config: BulkConfig,
-    source: Source,
-    run: Run,
-    missing: Sequence[range],
-    predictor: Predictor,
-    model: Model,
-    report: Progress,
-) -> Iterator[tuple[int, ShardCounts]]:
-    """Writes the missing shards; yields number and counts of each once it is on the disk."""
-    pa = require_pyarrow()
-    batch_bytes = MAX_BATCH_BYTES // math.prod(model.input.shape)
-    feed = decoded_batches(
-        source,
-        missing,
-        model.input,
-        shard_size=run.shard_size,
-        batch_size=max(1, min(config.batch_size, model.max_request_images, batch_bytes)),
-        threads=config.decode_threads or min(os.cpu_count() or 1, 8),
-    )
-    rows_of = {rows.start // run.shard_size: len(rows) for rows in missing}
-    pieces = []
-    with contextlib.closing(feed):
-        for batch, answer in _predict(feed, predictor, run, config.window):
-            pieces.append(to_table(batch.ids, batch.paths, answer, run.shard_info(batch.shard)))
-            report.advance(len(batch.ids))
-            if sum(piece.num_rows for piece in pieces) == rows_of[batch.shard]:
-                table = pa.concat_tables(pieces).combine_chunks()
-                pieces.clear()
-                write_shard(config.output / run.shard_name(batch.shard), table)
-                yield batch.shard, count(table)
-
-
-def _predict(
-    feed: Iterator[Decoded], predictor: Predictor, run: Run, window: int
-) -> Iterator[tuple[Batch, PredictionBatch]]:
-    """Yields every batch of the feed with its answer, in order."""
-    while (first := next(feed, None)) is not None:
-        if not len(first.pixels):
-            yield first.batch, _only_failures(first.batch, run)
-            continue
-        sent: deque[Batch] = deque()
-        without_images: deque[Batch] = deque()
-        for answer in predictor.predict_stream(_pixels(first, feed, sent, without_images), window=window):
-            batch = sent.popleft()
-            _check(answer, batch, run)
-            yield batch, with_failures(answer, batch.errors, len(batch.ids))
-        if sent:
-            raise RemoteError(f"the server left {len(sent)} batches without an answer")
-        for batch in without_images:
-            yield batch, _only_failures(batch, run)
-
-
-def _pixels(
-    first: Decoded, feed: Iterator[Decoded], sent: deque[Batch], without_images: deque[Batch]
-) -> Iterator[Pixels]:
-    """Yields the pixels of batches up to one in which no image can be used: there is nothing to ask about that one."""
-    for decoded in itertools.chain([first], feed):
-        if not len(decoded.pixels):
-            without_images.append(decoded.batch)
-            return
-        sent.append(decoded.batch)
-        yield decoded.pixels
-
-
-def _only_failures(batch: Batch, run: Run) -> PredictionBatch:
-    nothing = PredictionBatch(np.empty((0, len(run.classes)), np.float32), np.empty(0, np.float32), run.model_id)
-    return with_failures(nothing, batch.errors, len(batch.ids))
-
-
-def _check(answer: PredictionBatch, batch: Batch, run: Run) -> None:
-    wanted = (len(batch.ids) - len(batch.errors), len(run.classes))
-    if answer.probabilities.shape != wanted:
-        raise RemoteError(f"the server answered {list(answer.probabilities.shape)}, wanted is {list(wanted)}")
-    if answer.model_id != run.model_id:
-        raise RemoteError(f"the server changed its model from {run.model_id} to {answer.model_id}")

@@ -11,7 +11,7 @@ from prelabel.errors import ImageError, InputError
 from prelabel.files import write_atomically
 from prelabel.images import ImageSpec, Pixels
 from prelabel.sources import Source
-from prelabel.table import read_predictions, table_info
+from prelabel.table import prediction_tables, table_info
 
 BLOCKS = ("most certain", "least certain", "least real")
 PER_BLOCK = 8
@@ -51,19 +51,24 @@ def sheet_of_predictions(path: Path, predictions: Path, source: Source) -> None:
     Raises:
         InputError: There are no predictions, or they are of other images than those of `source`.
     """
-    table = read_predictions(predictions, ["label", "confidence", "realness"])
-    made_by = table_info(table)
-    if made_by.manifest_hash != source.manifest_hash:
-        raise InputError(
-            f"the predictions in {predictions} are of another input (manifest {made_by.manifest_hash[:12]}, not "
-            f"{source.manifest_hash[:12]}): give --input as it was given to `prelabel run`"
-        )
-    index = {name: k for k, name in enumerate(made_by.classes)}
-    labels = np.array([-1 if name is None else index[name] for name in table["label"].to_pylist()], np.int32)
-    confidence, realness = (
-        table[name].to_numpy().astype(np.float32, copy=False) for name in ("confidence", "realness")
-    )
-    write_contact_sheet(path, source, made_by.classes, labels, confidence, realness)
+    classes: tuple[str, ...] = ()
+    # Twelve bytes a row are kept, not the rows.
+    labels, confidence, realness = [], [], []
+    manifest_hash = source.manifest_hash
+    for table in prediction_tables(predictions, ["label", "confidence", "realness"]):
+        made_by = table_info(table)
+        if made_by.manifest_hash != manifest_hash:
+            raise InputError(
+                f"the predictions in {predictions} are of another input (manifest {made_by.manifest_hash[:12]}, not "
+                f"{manifest_hash[:12]}): give --input as it was given to `prelabel run`"
+            )
+        classes = made_by.classes
+        index = {name: k for k, name in enumerate(classes)}
+        labels.append(np.array([-1 if name is None else index[name] for name in table["label"].to_pylist()], np.int32))
+        confidence.append(table["confidence"].to_numpy().astype(np.float32, copy=False))
+        realness.append(table["realness"].to_numpy().astype(np.float32, copy=False))
+    arrays = (np.concatenate(parts) for parts in (labels, confidence, realness))
+    write_contact_sheet(path, source, classes, *arrays)
 
 
 def write_contact_sheet(

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prelabel.bundle import BUNDLE_FILE, load_bundle
 from prelabel.errors import InputError
 from prelabel.output import count, read_run
-from prelabel.table import FILE_PATTERN, read_predictions, table_info
+from prelabel.shards import Counts
+from prelabel.storage import open_storage
+from prelabel.table import FILE_PATTERN, holds_predictions, prediction_tables, table_info
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -32,8 +35,8 @@ def describe(what: str, model_of_server: Callable[[str], Any]) -> Fields:
     path = Path(what)
     if (path / BUNDLE_FILE).exists():
         return _describe_bundle(path)
-    if path.is_dir() and any(path.glob(FILE_PATTERN)):
-        return _describe_predictions(path)
+    if holds_predictions(what):
+        return _describe_predictions(what)
     if path.exists():
         raise InputError(f"{what} is neither a model bundle ({BUNDLE_FILE}) nor predictions ({FILE_PATTERN})")
     host, colon, port = what.rpartition(":")
@@ -82,28 +85,36 @@ def _describe_bundle(path: Path) -> Fields:
     }
 
 
-def _describe_predictions(path: Path) -> Fields:
-    table = read_predictions(path, ["label", "confidence", "realness", "error"])
-    made_by, counts, run = table_info(table), count(table), read_run(path)
+def _describe_predictions(where: str) -> Fields:
+    counts, shards, made_by = Counts(), 0, None
+    # Eight bytes a row are kept, not the rows.
+    values: dict[str, list[NDArray[np.float32]]] = {"confidence": [], "realness": []}
+    for table in prediction_tables(where, ["label", *values, "error"]):
+        made_by = table_info(table)
+        counts += count(table)
+        shards += 1
+        for name, kept in values.items():
+            kept.append(table[name].drop_null().to_numpy())
+    assert made_by is not None
+    run = read_run(open_storage(where))
     return {
         "kind": "predictions",
-        "path": str(path),
+        "path": where,
         "model_id": made_by.model_id,
         "manifest_hash": made_by.manifest_hash,
         "input": None if run is None else run.input,
         "input_images": None if run is None else run.images,
         "rows": counts.rows,
-        "errors": counts.errors,
-        "shards": len(list(path.glob(FILE_PATTERN))),
+        "errors": counts.failed,
+        "causes": dict(counts.errors.most_common()),
+        "shards": shards,
         "classes": list(made_by.classes),
         "labels": {name: counts.labels[name] for name in made_by.classes},
-        "confidence": _quantiles(table["confidence"]),
-        "realness": _quantiles(table["realness"]),
+        **{name: _quantiles(np.concatenate(kept)) for name, kept in values.items()},
     }
 
 
-def _quantiles(column: Any) -> dict[str, float | None]:
-    values = column.drop_null().to_numpy()
+def _quantiles(values: NDArray[np.float32]) -> dict[str, float | None]:
     found = np.quantile(values, QUANTILES) if len(values) else [math.nan] * len(QUANTILES)
     return {
         f"{share:.0%}": round(float(value), 6) if math.isfinite(value) else None

@@ -6,13 +6,15 @@
     │   ├── BundleError      a model bundle is missing, incomplete or changed
     │   ├── ModelNotFoundError    a server does not serve the model or version that was asked for
     │   └── UnsupportedError      a request wants what the server does not do
+    ├── StorageError         an object store does not answer, or lets this caller in nowhere
     ├── DeviceError          the wanted execution device does not work here
     ├── TrainingError        training cannot go on (NaN, an unusable checkpoint)
     ├── ParityError          the exported model disagrees with the Keras model
     ├── ServerUnavailableError    no server answers, or it holds no model
     ├── OverloadedError           the server's queue is full, or this caller's share of it is used up
     ├── AccessError               the server wants a token, or another one
-    └── RemoteError          the server failed on a valid request
+    ├── RemoteError          the server failed on a valid request
+    └── WorkerError          a process that worked for this one died
 
 Messages name the offending value and the fix, and hold no line breaks, so that a command can print them as one line.
 """
@@ -40,6 +42,10 @@ class ModelNotFoundError(InputError):
 
 class UnsupportedError(InputError):
     """A request wants something of a protocol that the server does not do."""
+
+
+class StorageError(PrelabelError):
+    """An object store does not answer, or does not let this caller in; trouble with one object is an `OSError`."""
 
 
 class DeviceError(PrelabelError):
@@ -73,3 +79,7 @@ class AccessError(PrelabelError):
 
 class RemoteError(PrelabelError):
     """The server failed on a request that was valid."""
+
+
+class WorkerError(PrelabelError):
+    """A process that worked for this one died, for example because the machine ran out of memory."""

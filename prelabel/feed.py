@@ -1,4 +1,7 @@
-"""The input side of bulk work: reading and decoding a bounded number of batches ahead of the model."""
+"""The input side of bulk work: reading and decoding a bounded number of batches ahead of the model.
+
+Threads of this process decode, or other processes (`prelabel.decoders`); the batches are the same.
+"""
 
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -9,8 +12,9 @@ from itertools import islice
 import numpy as np
 
 from prelabel.errors import ImageError, InputError
-from prelabel.images import ImageSpec, Pixels
-from prelabel.sources import Sample, Source
+from prelabel.images import ImageSpec, Pixels, fit_pixels
+from prelabel.shards import neighbours
+from prelabel.sources import PixelSource, Sample, Source
 
 
 @dataclass(frozen=True)
@@ -30,20 +34,31 @@ class Decoded:
 
     batch: Batch
     pixels: Pixels
-    """uint8 [B - errors, H, W, C]: the images that can be used, in order."""
+    """uint8 [B, H, W, C], 0..255; black where an image cannot be used. They are inferred all the same: an engine may
+    round otherwise in a smaller batch, and what a good image gets must not depend on a broken neighbour."""
 
 
-def decoded_batches(
-    source: Source, missing: Sequence[range], spec: ImageSpec, *, shard_size: int, batch_size: int, threads: int
+@dataclass(frozen=True)
+class Cut:
+    """How a collection is cut into batches, and what its images are brought to."""
+
+    spec: ImageSpec
+    """Size and channels of the model."""
+    shard_size: int
+    """Images per shard."""
+    batch_size: int
+    """Most images per batch; a batch does not cross a shard's end."""
+
+
+def decoded_by_threads(
+    source: Source, missing: Sequence[range], cut: Cut, threads: int
 ) -> Generator[Decoded, None, None]:
-    """Yields all images of the missing shards, decoded, in order; close it to end its threads.
+    """Yields all images of the missing shards, decoded by threads, in order; close it to end them.
 
     Args:
         source: The images.
         missing: Positions in the source of each shard that is wanted, in order.
-        spec: What the images are brought to.
-        shard_size: Images per shard.
-        batch_size: Most images per batch; a batch does not cross a shard's end.
+        cut: The batches.
         threads: Threads that decode.
 
     Raises:
@@ -54,8 +69,8 @@ def decoded_batches(
     waiting: deque[Future[Decoded]] = deque()
     with ThreadPoolExecutor(threads, "decode") as pool:
         try:
-            for shard, samples in _read(source, missing, shard_size, batch_size):
-                waiting.append(pool.submit(_decode, shard, samples, spec))
+            for shard, samples in _read(source, missing, cut):
+                waiting.append(pool.submit(_decode, shard, samples, cut.spec))
                 if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
@@ -65,39 +80,58 @@ def decoded_batches(
                 future.cancel()
 
 
-def _read(
-    source: Source, missing: Sequence[range], shard_size: int, batch_size: int
-) -> Iterator[tuple[int, list[Sample]]]:
+def decoded_here(source: Source, missing: Sequence[range], cut: Cut) -> Iterator[Decoded]:
+    """Yields all images of the missing shards, decoded by the caller, in order; see `decoded_by_threads`."""
+    for shard, samples in _read(source, missing, cut):
+        yield _decode(shard, samples, cut.spec)
+
+
+def pixel_batches(source: PixelSource, missing: Sequence[range], cut: Cut) -> Generator[Decoded, None, None]:
+    """Yields all images of the missing shards of a collection that needs no decoding, in order.
+
+    Raises:
+        InputError: The source changed since it was opened.
+    """
+    for rows in missing:
+        for start in range(rows.start, rows.stop, cut.batch_size):
+            stop = min(start + cut.batch_size, rows.stop)
+            found = source.pixel_rows(start, stop)
+            _check_length(len(found.ids), start, stop)
+            batch = Batch(rows.start // cut.shard_size, found.ids, found.paths, {})
+            pixels = found.pixels[..., None] if found.pixels.ndim == 3 else found.pixels
+            if pixels.shape[1:] != cut.spec.shape:
+                pixels = np.stack([fit_pixels(image, cut.spec) for image in pixels])
+            yield Decoded(batch, pixels)
+
+
+def _read(source: Source, missing: Sequence[range], cut: Cut) -> Iterator[tuple[int, list[Sample]]]:
     """Yields (shard, samples) batches of the missing shards, which do not cross a shard's end.
 
     Neighbouring shards are one range for the source: it may have to unpack rows from the start of their row group.
     """
-    todo = deque(missing)
-    while todo:
-        stretch = [todo.popleft()]
-        while todo and todo[0].start == stretch[-1].stop:
-            stretch.append(todo.popleft())
+    for stretch in neighbours(missing):
         samples = source.read(stretch[0].start, stretch[-1].stop)
         for rows in stretch:
-            for start in range(rows.start, rows.stop, batch_size):
-                wanted = min(batch_size, rows.stop - start)
+            for start in range(rows.start, rows.stop, cut.batch_size):
+                wanted = min(cut.batch_size, rows.stop - start)
                 batch = list(islice(samples, wanted))
-                if len(batch) != wanted:
-                    raise InputError(
-                        f"the input ended at image {start + len(batch)} of {stretch[-1].stop}: it was changed while "
-                        "it was read; start over with --overwrite"
-                    )
-                yield rows.start // shard_size, batch
+                _check_length(len(batch), start, start + wanted)
+                yield rows.start // cut.shard_size, batch
+
+
+def _check_length(found: int, start: int, stop: int) -> None:
+    if found != stop - start:
+        raise InputError(
+            f"the input ended at image {start + found}, before image {stop}: it was changed while it was read; "
+            "start over with --overwrite"
+        )
 
 
 def _decode(shard: int, samples: Sequence[Sample], spec: ImageSpec) -> Decoded:
-    pixels, errors = np.empty((len(samples), *spec.shape), np.uint8), {}
-    good = 0
+    pixels, errors = np.zeros((len(samples), *spec.shape), np.uint8), {}
     for i, sample in enumerate(samples):
         try:
-            pixels[good] = sample.pixels(spec)
-            good += 1
+            pixels[i] = sample.pixels(spec)
         except ImageError as error:
             errors[i] = str(error)
-    batch = Batch(shard, tuple(one.id for one in samples), tuple(one.path for one in samples), errors)
-    return Decoded(batch, pixels[:good])
+    return Decoded(Batch(shard, tuple(one.id for one in samples), tuple(one.path for one in samples), errors), pixels)

@@ -161,7 +161,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     image.load()
     if image.mode == "F":
         raise ImageError("floating-point pixels have no stated range; convert the image to 8 or 16 bits")
-    return ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)  # without a copy of those that are upright
+    return image
 
 
 def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:

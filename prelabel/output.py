@@ -1,146 +1,79 @@
 """The output directory of bulk work: whose it is, which shards are finished, and that one process writes it.
 
     part-00000-<key>.parquet ...   finished shards; a file under its final name is whole
+    _part-00000-<key>.json ...      what each of them holds, so that nobody has to read it again for that
+    _manifest.parquet               names and sizes of the input's files (`prelabel.manifest`)
     _run.json                       which input and model the directory belongs to
     _summary.json                   written at the end of a run
     .lock                          held by the running process
 
-A shard is `shard_size` images in the order of the input. The key in its name stands for input and model.
+The key in a shard's name stands for input and model (`prelabel.shards`). A shard's rows are written before its
+statistics: a kill between the two leaves rows without statistics, and the next run counts them.
 """
 
-import contextlib
 import dataclasses
-import fcntl
-import hashlib
 import json
 import logging
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from prelabel import __version__
 from prelabel.errors import InputError
-from prelabel.files import write_text_atomically
-from prelabel.table import FILE_PATTERN, ShardInfo, read_info, require_pyarrow
+from prelabel.feed import Batch
+from prelabel.manifest import MANIFEST_FILE, what_changed, write_manifest
+from prelabel.predictions import PredictionBatch
+from prelabel.shards import Counts, Run, ShardStatistics, confidence_histogram, count_causes
+from prelabel.sources import Source
+from prelabel.storage import Storage
+from prelabel.table import read_columns, require_pyarrow, to_table, write_table
 
 logger = logging.getLogger(__name__)
 
 # Readers of Parquet data sets pass over names that start with an underscore.
 RUN_FILE = "_run.json"
 SUMMARY_FILE = "_summary.json"
-LOCK_FILE = ".lock"
-_OURS = re.compile(r"part-\d{5,}-[0-9a-f]{12}\.parquet$|_summary\.json$")
+_OURS = re.compile(
+    r"part-\d{5,}-[0-9a-f]{12}\.parquet$|_part-\d{5,}-[0-9a-f]{12}\.json$|_summary\.json$|_manifest\.parquet$"
+)
 
 
-@dataclass(frozen=True)
-class Run:
-    """What an output directory belongs to; the content of `_run.json`."""
-
-    input: str
-    """Path of the input as it was given."""
-    manifest_hash: str
-    """Hash of the input."""
-    images: int
-    """Images in the whole input."""
-    model_id: str
-    """The model."""
-    classes: tuple[str, ...]
-    """Class names in label order."""
-    shard_size: int
-    """Images per shard; the last has what is left."""
-    version: str = __version__
-    """Version of prelabel that started the run."""
-
-    @property
-    def key(self) -> str:
-        """12 hexadecimal characters that stand for input and model."""
-        return hashlib.sha256(f"{self.manifest_hash} {self.model_id}".encode()).hexdigest()[:12]
-
-    def shard_name(self, shard: int) -> str:
-        """Returns the file name of a shard."""
-        return f"part-{shard:05d}-{self.key}.parquet"
-
-    def shard_info(self, shard: int) -> ShardInfo:
-        """Returns what the file of a shard says about itself."""
-        return ShardInfo(self.version, self.model_id, self.classes, self.manifest_hash, shard, shard * self.shard_size)
-
-
-@dataclass(frozen=True)
-class ShardCounts:
-    """What a shard holds."""
-
-    rows: int
-    """Images, failed ones too."""
-    errors: int
-    """Images that got an error instead of a prediction."""
-    labels: Counter[str]
-    """Class name -> images."""
-
-
-@contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Makes the directory and holds it alone; a killed process lets go by itself.
-
-    Raises:
-        InputError: Another process holds it, or it cannot be made.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise InputError(
-            f"--output {directory} cannot be written: {error.strerror}; choose another directory"
-        ) from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
-            raise InputError(
-                f"--output {directory} is being written by another prelabel run (process {holder}): "
-                "wait until it ends, or choose another directory"
-            ) from None
-        os.truncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def claim(directory: Path, run: Run, *, overwrite: bool) -> None:
+def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None:
     """Makes a locked directory the output of `run`, or finds that it is already.
 
     Args:
-        directory: Held by `locked`.
+        output: Held by `Storage.lock`.
         run: The run that is about to start.
+        source: Its input.
         overwrite: Remove what an earlier run left; files of others are never touched.
 
     Raises:
         InputError: It belongs to another model or another input, or holds something else.
     """
-    for prefix in ("part-", RUN_FILE, SUMMARY_FILE):
-        for left_over in directory.glob(f".{prefix}*.tmp"):
-            left_over.unlink()
-    known = read_run(directory)
+    names = output.names()
+    for name in names:
+        if name.startswith(
+            (".part-", "._part-", f".{RUN_FILE}", f".{SUMMARY_FILE}", f".{MANIFEST_FILE}")
+        ) and name.endswith(".tmp"):
+            output.delete(name)
+    known = read_run(output)
     if known is not None and overwrite:
-        for path in [*directory.glob(FILE_PATTERN), directory / SUMMARY_FILE]:
-            if _OURS.match(path.name):
-                path.unlink(missing_ok=True)
+        for name in names:
+            if _OURS.match(name):
+                output.delete(name)
         # Replaced last: a kill before this leaves a run that resumes, not files without an owner.
-        _write_run(directory, run)
+        _write_run(output, run)
+        write_manifest(output, source)
         return
     if known is None:
-        others = sorted(path.name for path in directory.iterdir() if not path.name.startswith("."))
+        others = [name for name in names if not name.startswith(".")]
         if others:
             raise InputError(
-                f"--output {directory} holds other files ({', '.join(others[:3])}) and no {RUN_FILE}: "
+                f"--output {output.shown()} holds other files ({', '.join(others[:3])}) and no {RUN_FILE}: "
                 "choose an empty or new directory"
             )
-        _write_run(directory, run)
+        _write_run(output, run)
+        write_manifest(output, source)
         return
     differences = {
         "predictions of model": (known.model_id, run.model_id),
@@ -150,79 +83,116 @@ def claim(directory: Path, run: Run, *, overwrite: bool) -> None:
     if known.manifest_hash == run.manifest_hash:
         del differences["predictions for input"]  # the same images, moved
     elif known.input == run.input:
+        changed = what_changed(output, known.manifest_hash, source)
+        changes = f": {changed}" if changed else ""
         differences["predictions for input"] = (
             f"{known.input} as it was ({known.images} images, manifest {known.manifest_hash[:12]})",
-            f"as it is now ({run.images} images, manifest {run.manifest_hash[:12]})",
+            f"as it is now ({run.images} images, manifest {run.manifest_hash[:12]}){changes}",
         )
     for what, (there, wanted) in differences.items():
         if there != wanted:
             raise InputError(
-                f"--output {directory} holds {what} {there}, not {wanted}: choose another directory, "
+                f"--output {output.shown()} holds {what} {there}, not {wanted}: choose another directory, "
                 "or start over with --overwrite"
             )
+    if MANIFEST_FILE not in names:  # a kill came before it
+        write_manifest(output, source)
 
 
-def _write_run(directory: Path, run: Run) -> None:
-    write_text_atomically(directory / RUN_FILE, json.dumps(dataclasses.asdict(run), indent=2) + "\n")
+def _write_run(output: Storage, run: Run) -> None:
+    write_text(output, RUN_FILE, json.dumps(dataclasses.asdict(run), indent=2) + "\n")
 
 
-def read_run(directory: Path) -> Run | None:
+def write_text(output: Storage, name: str, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    output.write(name, lambda file: file.write(text.encode()))
+
+
+def read_run(output: Storage) -> Run | None:
     """Returns whose output the directory is, None where there is no `_run.json`.
 
     Raises:
         InputError: `_run.json` is damaged.
     """
-    path = directory / RUN_FILE
     try:
-        fields = json.loads(path.read_bytes())
+        fields = json.loads(output.read(RUN_FILE))
         return Run(**{**fields, "classes": tuple(fields["classes"])})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}): choose another directory") from None
+        raise InputError(
+            f"{output.shown(RUN_FILE)} is damaged ({type(error).__name__}: {error}): choose another directory"
+        ) from None
 
 
-def finished_shards(directory: Path, run: Run, images: int) -> dict[int, ShardCounts]:
-    """Returns shard number -> counts of the finished shards.
+def save_shard(
+    output: Storage, run: Run, shard: int, answers: Sequence[tuple[Batch, PredictionBatch]], wall_s: float
+) -> ShardStatistics:
+    """Writes a shard's rows, then its statistics; each whole or not at all.
 
     Args:
-        directory: The output of `run`.
+        output: The output of `run`.
+        run: The run.
+        shard: Number of the shard.
+        answers: All its rows, in order.
+        wall_s: How long it took to label them.
+    """
+    info = run.shard_info(shard)
+    pieces = [to_table(batch.ids, batch.paths, answer, info) for batch, answer in answers]
+    table = require_pyarrow().concat_tables(pieces).combine_chunks()
+    output.delete(run.statistics_name(shard))  # those of a shorter shard that an earlier --limit made
+    file_bytes = write_table(output, run.shard_name(shard), table)
+    statistics = ShardStatistics(shard, count(table), wall_s, file_bytes)
+    write_text(output, run.statistics_name(shard), statistics.to_json(run))
+    return statistics
+
+
+def finished_shards(output: Storage, run: Run, images: int) -> Iterator[ShardStatistics]:
+    """Yields the statistics of the finished shards, in order.
+
+    A shard without statistics, or with those of another file, is counted and gets them.
+
+    Args:
+        output: The output of `run`.
         run: The run.
         images: The first `images` images are wanted: a shard that holds fewer of them than it should is not finished.
     """
-    finished = {}
-    for shard in range(-(-run.images // run.shard_size)):
-        path = directory / run.shard_name(shard)
-        if not path.exists():
-            continue
-        try:
-            info, rows = read_info(path)
-            counts = read_counts(path)
-        except InputError as error:
-            logger.warning("predicting shard %d again: %s", shard, error)
-            continue
+    names = set(output.names())
+    shards = [shard for shard in range(run.shards) if run.shard_name(shard) in names]
+    described = [shard for shard in shards if run.statistics_name(shard) in names]
+    contents = output.read_many(map(run.statistics_name, described))
+    for shard in shards:
+        statistics = None
+        if run.statistics_name(shard) in names:
+            content = next(contents)
+            statistics = None if isinstance(content, OSError) else ShardStatistics.from_json(content, run)
+        file_bytes = output.size_bytes(run.shard_name(shard))
+        if statistics is None or (statistics.shard, statistics.file_bytes) != (shard, file_bytes):
+            statistics = _recount(output, run, shard, file_bytes)
         # An earlier run with --limit may have ended within this shard.
-        wanted = min(images - shard * run.shard_size, run.shard_size)
-        if rows >= wanted and dataclasses.replace(info, version=run.version) == run.shard_info(shard):
-            finished[shard] = counts
-    return finished
+        if statistics is not None and statistics.counts.rows >= len(run.shard_rows(shard, images)):
+            yield statistics
 
 
-def read_counts(path: Path) -> ShardCounts:
-    """Counts the rows, errors and labels of a prediction file.
-
-    Raises:
-        InputError: It is damaged.
-    """
-    pa = require_pyarrow()
+def _recount(output: Storage, run: Run, shard: int, file_bytes: int) -> ShardStatistics | None:
     try:
-        with pa.parquet.ParquetFile(path) as file:
-            return count(file.read(["label", "error"]))
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+        info, table = read_columns(output, run.shard_name(shard), ["label", "confidence", "error"])
+        if dataclasses.replace(info, version=run.version) != run.shard_info(shard):
+            return None
+        statistics = ShardStatistics(shard, count(table), 0.0, file_bytes)
+    except InputError as error:
+        logger.warning("predicting shard %d again: %s", shard, error)
+        return None
+    write_text(output, run.statistics_name(shard), statistics.to_json(run))
+    return statistics
 
 
-def count(table: Any) -> ShardCounts:
-    """Counts the rows, errors and labels of a table of predictions."""
+def count(table: Any) -> Counts:
+    """Counts what a table of predictions holds."""
     labels = {entry["values"]: entry["counts"] for entry in table["label"].drop_null().value_counts().to_pylist()}
-    return ShardCounts(table.num_rows, table.num_rows - table["error"].null_count, Counter(labels))
+    return Counts(
+        table.num_rows,
+        count_causes(table["error"].drop_null().to_pylist()),
+        Counter(labels),
+        confidence_histogram(table["confidence"].drop_null().to_numpy()),
+    )

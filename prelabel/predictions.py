@@ -120,3 +120,12 @@ def with_failures(batch: PredictionBatch, errors: dict[int, str], total: int) ->
     probabilities[good], realness[good] = batch.probabilities, batch.realness
     later = {int(good[i]): message for i, message in batch.errors.items()}
     return PredictionBatch(probabilities, realness, batch.model_id, dict(sorted((errors | later).items())))
+
+
+def without(batch: PredictionBatch, errors: dict[int, str]) -> PredictionBatch:
+    """Replaces the predictions of some items, by position, by the reasons why they are none."""
+    if not errors:
+        return batch
+    probabilities, realness = batch.probabilities.copy(), batch.realness.copy()
+    probabilities[list(errors)], realness[list(errors)] = np.nan, np.nan
+    return PredictionBatch(probabilities, realness, batch.model_id, dict(sorted((batch.errors | errors).items())))

@@ -13,7 +13,7 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import IO, Literal
 
@@ -135,6 +135,12 @@ class Progress:
     def _write_json(self, fields: dict[str, object]) -> None:
         self._stream.write(json.dumps({**fields, "label": self._label, "unit": self._unit}) + "\n")
         self._stream.flush()
+
+
+def write_summary(fields: Mapping[str, object], mode: ProgressMode, stream: IO[str] | None = None) -> None:
+    """Writes what a program wants to know at the end as the last line, with the event `summary`; `mode="json"` only."""
+    if mode == "json":
+        print(json.dumps({"event": "summary", **fields}), file=sys.stderr if stream is None else stream, flush=True)
 
 
 def _rounded(value: float | None) -> float | None:

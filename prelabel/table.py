@@ -8,8 +8,10 @@ Every file's schema metadata says under
 `prelabel` (JSON) who made it and where it belongs.
 """
 
+import contextlib
+import fnmatch
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from prelabel.errors import InputError
-from prelabel.files import write_atomically
 from prelabel.predictions import PredictionBatch
+from prelabel.storage import LocalStorage, Storage, open_storage
 
 METADATA_KEY = b"prelabel"
 FILE_PATTERN = "part-*.parquet"
@@ -123,26 +125,74 @@ def to_table(ids: Sequence[str], paths: Sequence[str], batch: PredictionBatch, i
     return pa.Table.from_arrays(columns, schema=schema(info))
 
 
-def write_shard(path: Path, table: Any) -> None:
-    """Writes a table as one Parquet file, whole or not at all."""
+def write_table(storage: Storage, name: str, table: Any) -> int:
+    """Writes a table as one Parquet file, whole or not at all; returns its size in bytes."""
     pa = require_pyarrow()
-    write_atomically(path, lambda file: pa.parquet.write_table(table, file, compression="zstd"))
+    buffer = pa.BufferOutputStream()
+    pa.parquet.write_table(table, buffer, compression="zstd")
+    content = buffer.getvalue()
+    storage.write(name, lambda file: file.write(content))
+    return int(content.size)
+
+
+def write_shard(path: Path, table: Any) -> None:
+    """Writes a table as one Parquet file on a disk, whole or not at all."""
+    write_table(LocalStorage(path.parent), path.name, table)
 
 
 def read_info(path: Path) -> tuple[ShardInfo, int]:
+    """Returns the metadata of a prediction file and its number of rows; see `read_stored_info`."""
+    return read_stored_info(open_storage(path.parent), path.name)
+
+
+def read_stored_info(storage: Storage, name: str) -> tuple[ShardInfo, int]:
     """Returns the metadata of a prediction file and its number of rows.
 
     Raises:
         InputError: The file cannot be read, or prelabel did not write it.
     """
+    with _opened(storage, name) as file:
+        return _info_of(file, storage, name)
+
+
+def read_columns(storage: Storage, name: str, columns: list[str] | None) -> tuple[ShardInfo, Any]:
+    """Returns the metadata of a prediction file and its rows, with the columns wanted, or all.
+
+    Raises:
+        InputError: It is damaged, or prelabel did not write it.
+    """
     pa = require_pyarrow()
+    with _opened(storage, name) as file:
+        info, _ = _info_of(file, storage, name)
+        try:
+            return info, file.read(columns)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(
+                f"{storage.shown(name)} is damaged: {' '.join(str(error).split())}; delete it and run again"
+            ) from None
+
+
+@contextlib.contextmanager
+def _opened(storage: Storage, name: str) -> Iterator[Any]:
+    pa = require_pyarrow()
+    with contextlib.ExitStack() as stack:
+        try:
+            # Not read_table: it takes folder names such as `set=1` for columns.
+            file = stack.enter_context(pa.parquet.ParquetFile(stack.enter_context(storage.open(name))))
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(
+                f"{storage.shown(name)} is not a readable Parquet file: {' '.join(str(error).split())}"
+            ) from None
+        yield file
+
+
+def _info_of(file: Any, storage: Storage, name: str) -> tuple[ShardInfo, int]:
     try:
-        metadata = pa.parquet.read_metadata(path)
-        return _parse_info(metadata.metadata), metadata.num_rows
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is not a readable Parquet file: {' '.join(str(error).split())}") from None
+        return _parse_info(file.metadata.metadata), file.metadata.num_rows
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path} is no prediction file: its metadata {METADATA_KEY.decode()!r} is missing") from None
+        raise InputError(
+            f"{storage.shown(name)} is no prediction file: its metadata {METADATA_KEY.decode()!r} is missing"
+        ) from None
 
 
 def table_info(table: Any) -> ShardInfo:
@@ -182,11 +232,11 @@ def ordered_files(directory: Path) -> list[Path]:
     return [path for _, _, path in known]
 
 
-def read_predictions(directory: Path, columns: list[str] | None = None) -> Any:
-    """Reads all prediction files of an output directory.
+def read_predictions(directory: str | Path, columns: list[str] | None = None) -> Any:
+    """Reads all prediction files of an output directory at once; `prediction_tables` reads one after the other.
 
     Args:
-        directory: The output of `prelabel run`.
+        directory: The output of `prelabel run`, a path or URL.
         columns: The columns wanted; None for all.
 
     Returns:
@@ -195,14 +245,48 @@ def read_predictions(directory: Path, columns: list[str] | None = None) -> Any:
     Raises:
         InputError: There are none, one is damaged or missing, or they are not of one model and one input.
     """
-    pa = require_pyarrow()
-    tables = []
-    for path in ordered_files(directory):
-        try:
-            # Not read_table: it takes folder names such as `set=1` for columns.
-            with pa.parquet.ParquetFile(path) as file:
-                tables.append(file.read(columns))
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path} is damaged: {' '.join(str(error).split())}; delete it and run again") from None
-    metadata = tables[0].schema.metadata  # that of the first shard, which starts the whole
-    return pa.concat_tables([table.replace_schema_metadata(metadata) for table in tables])
+    return require_pyarrow().concat_tables(prediction_tables(directory, columns))
+
+
+def prediction_tables(directory: str | Path, columns: list[str] | None = None) -> Iterator[Any]:
+    """Yields the rows of one prediction file after the other, in the order of the input; see `read_predictions`.
+
+    The files are checked on the way: what a caller has seen before an error is right.
+    """
+    storage = open_storage(directory)
+    names = _prediction_files(storage)
+    if not names:
+        raise InputError(f"{directory} holds no predictions ({FILE_PATTERN}): make them with `prelabel run`")
+    first, expected_start, metadata = None, 0, None
+    for name in names:
+        info, table = read_columns(storage, name, columns)
+        if first is None:
+            first, metadata = info, table.schema.metadata  # that of the first shard, which starts the whole
+        for field in ("model_id", "classes", "manifest_hash"):
+            if getattr(info, field) != getattr(first, field):
+                raise InputError(
+                    f"{storage.shown(name)} does not belong to {names[0]}: its {field} is {getattr(info, field)}, "
+                    f"not {getattr(first, field)}; keep the outputs of different runs in different directories"
+                )
+        if info.start != expected_start:
+            raise InputError(
+                f"{directory} has a gap or an overlap before {name}: it starts at row {info.start}, "
+                f"wanted is {expected_start}; run `prelabel run` with the same options again"
+            )
+        expected_start += table.num_rows
+        yield table.replace_schema_metadata(metadata)
+
+
+def holds_predictions(directory: str | Path) -> bool:
+    """Whether there is a prediction file."""
+    storage = open_storage(directory)
+    return storage.kind() == "folder" and bool(_prediction_files(storage))
+
+
+def _prediction_files(storage: Storage) -> list[str]:
+    """Returns the names in the order of the shards; a number of more than five digits sorts behind them."""
+    try:
+        names = storage.names()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(fnmatch.filter(names, FILE_PATTERN), key=lambda name: (len(name.split("-")[1]), name))

@@ -11,6 +11,7 @@ from scripts import (
     adapter_tests,
     audit_demo,
     batchnorm_trap,
+    bulk_page,
     calibration_page,
     duplicates,
     graph_speed,
@@ -58,6 +59,10 @@ def render(text: str) -> str:
     blocks["duplicates-found"] = lambda: duplicates.found_table(load("duplicates"))
     blocks["graph"] = lambda: graph_speed.table(load("graph_speed"))
     blocks["serving"] = lambda: serving_page.targets(load("serving"))
+    for name, make_from in (
+        ("bulk-speed", bulk_page.speed), ("bulk-growth", bulk_page.growth), ("bulk-paper", bulk_page.on_paper)
+    ):  # fmt: skip
+        blocks[name] = functools.partial(bulk, make_from)
     blocks["speed"] = lambda: training_speed.table(load("training_speed"))
 
     def block(match: re.Match[str]) -> str:
@@ -81,6 +86,11 @@ def demo() -> str:
             f"`{result['command']}`, commit {result['commit'][:12]}, {machine(result)}; not yet measured on a GPU.",
         ]
     )
+
+
+def bulk(make: Callable[[dict[str, Any]], str]) -> str:
+    """Returns figures of `make bench-bulk`, which may not have run yet."""
+    return make(load("bulk")) if (RESULTS / "bulk.json").exists() else "Not measured yet: `make bench-bulk`."
 
 
 def install() -> str:

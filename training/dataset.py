@@ -10,12 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.errors import ImageError, InputError
-from prelabel.images import IMAGE_SUFFIXES, ImageSpec, Pixels, image_size_and_channels
-from prelabel.sources import FolderSource, IdxSource, ParquetSource, Sample, Source, open_source
+from prelabel.images import ImageSpec, Pixels, image_size_and_channels
+from prelabel.sources import (
+    FolderSource,
+    IdxSource,
+    NpzSource,
+    Sample,
+    Source,
+    open_source,
+    open_tables_or_shards,
+)
+from prelabel.storage import Storage, open_storage, printable
 
 MAX_IMAGE_SIZE_PX = 64
 """Larger images are brought to this side length unless the user says otherwise: CPU training has to end."""
 UNLABELLED = -1
+LABELLED = "labelled"
+"""The folder whose sub-folders are classes."""
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +73,7 @@ class Dataset:
 
 
 def load_dataset(
-    path: Path,
+    path: Path | str,
     *,
     label_count: int | None,
     seed: int,
@@ -137,27 +148,32 @@ def load_test(source: Source, training: TrainingSet) -> tuple[Evaluation | None,
     return test, tuple(skipped)
 
 
-def find_splits(path: Path) -> tuple[Source, Source | None]:
-    """Returns the training and, where there is one, the test split at a data path.
+def find_splits(path: Path | str) -> tuple[Source, Source | None]:
+    """Returns the training and, where there is one, the test split at a data path or URL.
 
     Raises:
         InputError: There is no data set at the path.
     """
-    if not path.exists():
-        raise InputError(f"data {path} does not exist")
-    if path.is_dir():
-        idx = sorted(path.glob("train-images*"))
-        if idx:
-            test_idx = sorted(path.glob("t10k-images*"))
-            return IdxSource(idx[0]), IdxSource(test_idx[0]) if test_idx else None
-        if tables := sorted(path.glob("*.parquet")):
-            tests = [table for table in tables if table.name.startswith("test")]
-            trains = [table for table in tables if table not in tests]
-            if not trains:
-                raise InputError(f"{path} holds Parquet files for the test only ({tests[0].name}, ...)")
-            return ParquetSource(trains), ParquetSource(tests) if tests else None
-        return _folder_splits(path)
-    return open_source(path), None
+    storage = open_storage(path)
+    if storage.kind() != "folder":
+        return open_source(path), None
+    names = storage.names()
+    if idx := [name for name in names if name.startswith("train-images")]:
+        test_idx = [name for name in names if name.startswith("t10k-images")]
+        return IdxSource(idx[0], storage), IdxSource(test_idx[0], storage) if test_idx else None
+    if "train.npz" in names:
+        return NpzSource("train.npz", storage), NpzSource("test.npz", storage) if "test.npz" in names else None
+    if f"{LABELLED}/" in names:  # a tar beside it is what the folders were unpacked from
+        names = [name for name in names if not name.endswith(".tar")]
+    tests = [name for name in names if name.startswith("test")]
+    train = open_tables_or_shards(storage, [name for name in names if name not in tests])
+    test = open_tables_or_shards(storage, tests)
+    if train is not None:
+        return train, test
+    if test is not None:
+        files = [name for name in tests if not name.endswith("/")]
+        raise InputError(f"{storage.shown()} holds files for the test only ({files[0]}, ...)")
+    return _folder_splits(storage, names)
 
 
 def class_names(labels: Iterable[str]) -> tuple[str, ...]:
@@ -189,11 +205,6 @@ def choose_spec(samples: Sequence[Sample], image_size: int | None) -> ImageSpec:
     return ImageSpec(max(8, round(height * shrink)), max(8, round(width * shrink)), 1 if channels == 1 else 3)
 
 
-def is_image_name(name: str) -> bool:
-    """True for names that `FolderSource` lists."""
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
-
-
 def _shape(sample: Sample) -> tuple[int, int, int]:
     if isinstance(sample.content, bytes):
         return image_size_and_channels(sample.content)
@@ -203,24 +214,31 @@ def _shape(sample: Sample) -> tuple[int, int, int]:
     return height, width, sample.content.shape[2] if sample.content.ndim == 3 else 1
 
 
-def _folder_splits(path: Path) -> tuple[Source, Source | None]:
-    if not (path / "labelled").is_dir():
-        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
+def _folder_splits(storage: Storage, names: Sequence[str]) -> tuple[Source, Source | None]:
+    if f"{LABELLED}/" not in names:
+        found = ", ".join(name.rstrip("/") for name in names[:5]) or "nothing"
         raise InputError(
-            f"{path} is no data set: wanted are labelled/<class>/ (and unlabelled/), train-images-idx3-ubyte[.gz], "
-            f"or *.parquet; found {found}"
+            f"{storage.shown()} is no data set: wanted are labelled/<class>/ (and unlabelled/), "
+            f"train-images-idx3-ubyte[.gz], train.npz, *.parquet or *.tar; found {found}"
         )
-    loose = sorted(entry.name for entry in (path / "labelled").iterdir() if is_image_name(entry.name))
+    train = FolderSource(storage, only=(LABELLED, "unlabelled"))
+    with_images: set[str] = set()
+    loose: list[str] = []
+    for name, _ in train.entries():
+        folder, *rest = name.split("/")
+        if folder == LABELLED:
+            (loose.append if len(rest) == 1 else with_images.add)(rest[0])
+    labelled = storage.shown(LABELLED)
     if loose:
         logger.warning(
             "%d images lie in %s without a class folder and count as unlabelled, for example %s",
-            len(loose), path / "labelled", loose[0],
+            len(loose), labelled, loose[0],
         )  # fmt: skip
-    for folder in sorted((path / "labelled").iterdir()):
-        if folder.is_dir() and not any(is_image_name(file.name) for file in folder.rglob("*")):
-            logger.warning("%s holds no images: there will be no class %r", folder, folder.name)
-    test = FolderSource(path, only=("test",))
-    return FolderSource(path, only=("labelled", "unlabelled")), test if len(test) else None
+    for entry in storage.names(LABELLED):
+        if entry.endswith("/") and printable(entry[:-1]) not in with_images:
+            logger.warning("%s/%s holds no images: there will be no class %r", labelled, entry[:-1], entry[:-1])
+    test = FolderSource(storage, only=("test",))
+    return train, test if len(test) else None
 
 
 def _decode(samples: Sequence[Sample], positions: NDArray[np.int64], spec: ImageSpec) -> tuple[Pixels, dict[int, str]]:

@@ -30,7 +30,7 @@ is changed or deleted. `prelabel plan` counts duplicates without writing them.""
 class Duplicates:
     """Options of `prelabel duplicates`."""
 
-    input: Path
+    input: str
     """Folder of images, Parquet file (or folder of them), or IDX image file."""
     output: Path
     """The Parquet file; an earlier one of this command is replaced."""

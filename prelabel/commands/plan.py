@@ -9,13 +9,14 @@ from typing import Annotated, Literal
 
 import tyro
 
-from prelabel.bulk import BulkConfig, Predictor
+from prelabel.bulk import BulkConfig
 from prelabel.commands.run import Run, open_predictor
 from prelabel.connection import Connection
 from prelabel.embedded import EmbeddedPredictor
 from prelabel.engine import on_gpu
 from prelabel.engine_base import usable_cores
 from prelabel.errors import InputError
+from prelabel.label import Predictor
 from prelabel.planning.plan import (
     COUNT_ALL_IMAGES,
     OutputFacts,
@@ -47,10 +48,10 @@ A server's bearer token comes from the environment variable PRELABEL_TOKEN."""
 class Plan:
     """Options of `prelabel plan`."""
 
-    input: Path
-    """Folder of images, Parquet file (or folder of them), or IDX image file."""
-    output: Path | None = None
-    """Directory of the predictions, as for `prelabel run`; it may not exist yet."""
+    input: str
+    """The images, a path or URL as for `prelabel run`."""
+    output: str | None = None
+    """Directory of the predictions, a path or URL, as for `prelabel run`; it may not exist yet."""
     server: str | None = None
     """HOST:PORT of a running server to time, or of several with commas between; this, --model, or neither."""
     connection: Annotated[Connection, tyro.conf.arg(name="")] = field(default_factory=Connection)
@@ -112,7 +113,7 @@ def execute(options: Plan) -> int:
     if options.output is not None:
         output = output_facts(options.output, source, model, options.shard_size, speed.row_bytes)
     facts = Facts(
-        input=str(options.input),
+        input=options.input,
         kind=type(source).__name__.removesuffix("Source").lower(),
         images=len(source),
         bytes_estimated=round(sample.bytes_per_image * len(source)),
@@ -136,7 +137,7 @@ def _run_of(options: Plan) -> Run:
     """Returns the run that is planned, for how it reaches its model."""
     return Run(
         input=options.input,
-        bulk=BulkConfig(options.output or Path("predictions"), shard_size=options.shard_size),
+        bulk=BulkConfig(options.output or "predictions", shard_size=options.shard_size),
         server=options.server,
         connection=options.connection,
         retry_for_s=5.0,  # a person waits for this answer
@@ -155,12 +156,12 @@ def _shares_cores(predictor: Predictor | None) -> bool:
 def _next_command(options: Plan, output: OutputFacts | None) -> str:
     if output is not None and output.images_to_do == 0:
         return shlex.join(["prelabel", "info", output.path])
-    words = ["prelabel", "run", "--input", str(options.input)]
+    words = ["prelabel", "run", "--input", options.input]
     if options.server is not None:
         words += ["--server", options.server]
     else:
         words += ["--model", str(options.model) if options.model is not None else "BUNDLE"]
-    words += ["--output", str(options.output or "predictions")]
+    words += ["--output", options.output or "predictions"]
     if options.shard_size != BulkConfig.shard_size:
         words += ["--shard-size", str(options.shard_size)]
     for name in ("device", "runtime", "precision"):

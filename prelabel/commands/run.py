@@ -7,18 +7,20 @@ from typing import Annotated, Literal
 
 import tyro
 
-from prelabel.bulk import BulkConfig, BulkSummary, Predictor, run_bulk
+from prelabel.bulk import BulkConfig, BulkSummary, run_bulk
 from prelabel.commands.exits import EXIT_ERROR_ROWS
 from prelabel.connection import Connection
 from prelabel.errors import InputError
+from prelabel.label import Predictor
 from prelabel.progress import ProgressMode
 from prelabel.sources import open_source
 
-HELP = """Pre-labels every image of a folder, a Parquet file or an IDX file into Parquet files.
+HELP = """Pre-labels every image of a folder, of Parquet, tar, npz or IDX files, or of a list, into Parquet files.
 
 For example, through a server, and without one:
     prelabel run --input photos --server 127.0.0.1:50051 --output predictions
     prelabel run --input photos --model runs/mnist/bundle --output predictions
+    prelabel run --input 's3://pile/train-*.tar' --model runs/mnist/bundle --output s3://pile/predictions
 
 The same command again does only what is missing. Each image becomes exactly one row; one that cannot be used becomes a
 row with an error.
@@ -36,8 +38,9 @@ Exit status:
 class Run:
     """Options of `prelabel run`."""
 
-    input: Path
-    """Folder of images, Parquet file (or folder of them), or IDX image file."""
+    input: str
+    """Images, as a path or URL (s3://, gs://): a folder, Parquet files or tar shards (one, a folder, or a pattern such
+    as 'x/*.tar'), an IDX or npz file, or a .txt list of paths and URLs."""
     bulk: Annotated[BulkConfig, tyro.conf.arg(name="")]
     """How the job is done."""
     server: str | None = None
@@ -64,7 +67,7 @@ def execute(options: Run) -> int:
     """Does `prelabel run`."""
     source = open_source(options.input)
     with open_predictor(options) as predictor:
-        summary = run_bulk(options.bulk, source, str(options.input), predictor, progress=options.progress)
+        summary = run_bulk(options.bulk, source, options.input, predictor, progress=options.progress)
     print(_summary_text(summary, options.bulk.output))
     return EXIT_ERROR_ROWS if summary.errors else 0
 
@@ -94,7 +97,7 @@ def open_predictor(options: Run) -> AbstractContextManager[Predictor]:
     )
 
 
-def _summary_text(summary: BulkSummary, output: Path) -> str:
+def _summary_text(summary: BulkSummary, output: str | Path) -> str:
     labels = "  ".join(f"{name} {number:,}" for name, number in summary.labels.items())
     return "\n".join(
         [

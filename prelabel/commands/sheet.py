@@ -19,7 +19,7 @@ class Sheet:
 
     predictions: Path
     """Output directory of `prelabel run`."""
-    input: Path
+    input: str
     """The images, as they were given to `prelabel run`."""
     output: Path
     """The PNG file."""

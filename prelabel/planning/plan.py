@@ -2,21 +2,21 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from prelabel.bulk import Model
 from prelabel.duplicates.fingerprints import fingerprint
 from prelabel.duplicates.groups import find_groups
 from prelabel.duplicates.pairs import Near
 from prelabel.errors import InputError
+from prelabel.label import Model
 from prelabel.output import read_run
 from prelabel.planning.sample import SampleFacts
 from prelabel.planning.speed import Speed
 from prelabel.progress import Progress, ProgressMode
 from prelabel.sources import Source
-from prelabel.table import read_info
+from prelabel.storage import Storage, open_storage
+from prelabel.table import read_stored_info
 
 COUNT_ALL_IMAGES = 100_000
 """Up to so many images duplicates are counted in all of them: about a minute of decoding."""
@@ -143,7 +143,7 @@ def model_facts(model: Model, sample: SampleFacts) -> ModelFacts:
 
 
 def output_facts(
-    directory: Path, source: Source, model: Model | None, shard_size: int, row_bytes: float | None
+    directory: str, source: Source, model: Model | None, shard_size: int, row_bytes: float | None
 ) -> OutputFacts:
     """Looks at an output directory that may not exist yet; writes nothing.
 
@@ -157,10 +157,12 @@ def output_facts(
     Raises:
         InputError: Its `_run.json` is damaged.
     """
-    run = read_run(directory)
+    output = open_storage(directory)
+    names = set(output.names()) if output.kind() == "folder" else set()
+    run = read_run(output) if names else None
     obstacle, done, missing = None, 0, len(source)
-    if run is None and directory.exists():
-        others = sorted(entry.name for entry in directory.iterdir() if not entry.name.startswith("."))
+    if run is None:
+        others = sorted(name.rstrip("/") for name in names if not name.startswith("."))
         if others:
             obstacle = f"it holds other files ({', '.join(others[:3])}): choose an empty or new directory"
     if run is not None:
@@ -173,10 +175,10 @@ def output_facts(
     if run is not None and obstacle is None:
         for shard in range(math.ceil(len(source) / shard_size)):
             rows = min(shard_size, len(source) - shard * shard_size)
-            if _is_done(directory / run.shard_name(shard), rows):
+            if run.shard_name(shard) in names and _is_done(output, run.shard_name(shard), rows):
                 done, missing = done + 1, missing - rows
     return OutputFacts(
-        path=str(directory),
+        path=directory,
         shard_size=shard_size,
         shards=math.ceil(len(source) / shard_size),
         shards_done=done,
@@ -186,11 +188,9 @@ def output_facts(
     )
 
 
-def _is_done(path: Path, rows: int) -> bool:
-    if not path.exists():
-        return False
+def _is_done(output: Storage, name: str, rows: int) -> bool:
     try:
-        return read_info(path)[1] == rows  # an earlier run with --limit may have ended within this shard
+        return read_stored_info(output, name)[1] == rows  # an earlier run with --limit may have ended within this shard
     except InputError:
         return False  # damaged: it will be predicted again
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from prelabel import __version__
-from prelabel.bulk import Predictor
 from prelabel.duplicates.fingerprints import picture_of
 from prelabel.errors import ImageError, RemoteError
 from prelabel.images import ImageSpec, Pixels
+from prelabel.label import Predictor
 from prelabel.lookahead import map_ahead
 from prelabel.predictions import PredictionBatch
 from prelabel.sources import Sample, Source

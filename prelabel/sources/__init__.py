@@ -1,48 +1,127 @@
 """Readers of image collections: one file per kind, one interface, the same ids in the same order for everyone.
 
-`open_source` chooses by what lies at the path. Training, bulk work and evaluation all read through it.
+`open_source` chooses by what lies at a path or URL. Training, bulk work and evaluation all read through it.
 """
 
+import fnmatch
+import posixpath
 from pathlib import Path
 
 from prelabel.errors import InputError
 from prelabel.images import IMAGE_SUFFIXES
-from prelabel.sources.base import Sample, Source
-from prelabel.sources.folder import FolderSource
+from prelabel.sources.base import PixelRows, PixelSource, Sample, Source, section
+from prelabel.sources.folder import FolderSource, is_image_name
 from prelabel.sources.idx import IdxSource, is_idx_images
+from prelabel.sources.listing import ListSource
+from prelabel.sources.npz import NpzSource, is_npz
 from prelabel.sources.parquet import ParquetSource
+from prelabel.sources.tar import TarSource, is_tar
+from prelabel.storage import Storage, locate, open_storage
 
-__all__ = ["FolderSource", "IdxSource", "ParquetSource", "Sample", "Source", "open_source"]
+__all__ = [
+    "FolderSource",
+    "IdxSource",
+    "ListSource",
+    "NpzSource",
+    "ParquetSource",
+    "PixelRows",
+    "PixelSource",
+    "Sample",
+    "Source",
+    "TarSource",
+    "is_image_name",
+    "open_source",
+    "open_tables_or_shards",
+    "section",
+]
+
+_PATTERN_SIGNS = frozenset("*?[")
 
 
-def open_source(path: Path) -> Source:
-    """Opens a folder of images, a Parquet file (or a folder of them), or an IDX image file.
+def open_source(path: Path | str) -> Source:
+    """Opens a collection at a path or URL.
+
+    A folder of images, a Parquet file or tar shard (or a folder or pattern of them: `shards/train-*.tar`), an IDX image
+    file, an npz file, or a .txt list of paths and URLs.
 
     Raises:
         InputError: Nothing lies at the path, or it is none of these kinds, or it holds no image.
+        StorageError: The object store does not answer, or lets this caller not in.
     """
-    if not path.exists():
-        raise InputError(f"input {path} does not exist")
-    source = _open(path)
+    matched = _matched(path)
+    source = _open(*locate(path)) if matched is None else matched
     if not len(source):
-        raise InputError(_nothing_found(path) if path.is_dir() else f"input {path} holds no images (0 rows)")
+        raise InputError(_nothing_found(*open_storage(path).split() if matched is not None else locate(path)))
     return source
 
 
-def _open(path: Path) -> Source:
-    if path.is_dir():
-        tables = sorted(path.glob("*.parquet"))
-        return ParquetSource(tables) if tables else FolderSource(path)
-    if path.suffix == ".parquet":
-        return ParquetSource([path])
-    if is_idx_images(path):
-        return IdxSource(path)
+def open_tables_or_shards(storage: Storage, names: list[str]) -> Source | None:
+    """Opens the Parquet files or the tar shards among some names of a folder; None where there are neither.
+
+    Raises:
+        InputError: There are both, or one cannot be used.
+    """
+    tables = [name for name in names if name.endswith(".parquet")]
+    shards = [name for name in names if is_tar(name) and not name.startswith(".")]
+    if tables and shards:
+        raise InputError(
+            f"{storage.shown()} holds Parquet files ({tables[0]}, ...) and tar files ({shards[0]}, ...): name one "
+            f"kind, for example {storage.shown('*.tar')}"
+        )
+    if tables:
+        return ParquetSource(storage, tables)
+    return TarSource(storage, shards) if shards else None
+
+
+def _matched(path: Path | str) -> Source | None:
+    """Opens the files that a pattern stands for; None where it is no pattern, or something has just this name."""
+    storage, pattern = open_storage(path).split()
+    if not _PATTERN_SIGNS & set(pattern) or storage.kind(pattern) != "nothing" or storage.kind() != "folder":
+        return None
+    names = fnmatch.filter(storage.names(), pattern)
+    source = open_tables_or_shards(storage, names)
+    if source is None:
+        raise InputError(f"input {storage.shown(pattern)} stands for no .tar or .parquet file")
+    return source
+
+
+def _open(storage: Storage, name: str) -> Source:
+    if not name:
+        return _open_folder(storage)
+    source = open_tables_or_shards(storage, [name])
+    if source is not None:
+        return source
+    if is_idx_images(name):
+        return IdxSource(name, storage)
+    if is_npz(name):
+        return NpzSource(name, storage)
+    if posixpath.splitext(name)[1] == ".txt":
+        return ListSource(name, storage)
+    hint = ": unpack it to a .tar" if name.endswith((".tar.gz", ".tgz", ".tar.zst")) else ""
     raise InputError(
-        f"input {path} is not a folder of images, a .parquet file or an IDX image file (*-idx3-ubyte[.gz])"
+        f"input {storage.shown(name)} is not a folder of images, a .parquet, .tar or .npz file, an IDX image file "
+        f"(*-idx3-ubyte[.gz]) or a .txt list of paths{hint}"
     )
 
 
-def _nothing_found(path: Path) -> str:
-    if idx := sorted(file.name for file in path.iterdir() if is_idx_images(file)):
-        return f"input {path} holds IDX files: name one of them, for example {path / idx[0]}"
-    return f"input {path} holds no images ({' '.join(sorted(IMAGE_SUFFIXES))}) and no .parquet file"
+def _open_folder(storage: Storage) -> Source:
+    source = open_tables_or_shards(storage, storage.names())
+    if source is None:
+        return FolderSource(storage)
+    if isinstance(source, TarSource) and len(FolderSource(storage)):
+        raise InputError(
+            f"{storage.shown()} holds images and tar files: name the shards ({storage.shown('*.tar')}), or keep the "
+            "images in a folder of their own"
+        )
+    return source
+
+
+def _nothing_found(storage: Storage, name: str) -> str:
+    shown = storage.shown(name)
+    if name:
+        return f"input {shown} holds no images (0 rows)"
+    files = [one for one in storage.names() if not one.endswith("/")]
+    for what, found in (("IDX", is_idx_images), ("npz", is_npz)):
+        if named := [one for one in files if found(one)]:
+            return f"input {shown} holds {what} files: name one of them, for example {storage.shown(named[0])}"
+    return f"input {shown} holds no images ({' '.join(sorted(IMAGE_SUFFIXES))}) and no .parquet or .tar file"

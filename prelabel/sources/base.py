@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from prelabel.errors import ImageError
 from prelabel.images import ImageSpec, Pixels, decode_image, fit_pixels
@@ -41,8 +41,44 @@ class Source(Protocol):
     def manifest_hash(self) -> str:
         """Hexadecimal hash of what is in the collection, the same wherever it lies; each reader says what it covers."""
 
+    def entries(self) -> Iterator[tuple[str, int]]:
+        """Yields name and size in bytes (-1 where unknown) of each file of the collection, to say what changed."""
+
     def __len__(self) -> int:
         """Number of images."""
 
     def read(self, start: int, stop: int) -> Iterator[Sample]:
         """Yields the images at positions start (included) to stop (excluded), one `Sample` each, failed ones too."""
+
+
+@dataclass(frozen=True)
+class PixelRows:
+    """Images that need no decoding, column-wise: an object for each would cost more than the copy of its pixels."""
+
+    ids: tuple[str, ...]
+    """B ids."""
+    paths: tuple[str, ...]
+    """B paths."""
+    pixels: Pixels
+    """uint8 [B, h, w] or [B, h, w, c], 0..255; may be a view of the collection."""
+
+
+@runtime_checkable
+class PixelSource(Protocol):
+    """What a collection has beside `Source` that holds pixels instead of image files."""
+
+    def pixel_rows(self, start: int, stop: int) -> PixelRows:
+        """Returns the images at positions start (included) to stop (excluded), fewer where there are no more."""
+
+
+@runtime_checkable
+class SectionedSource(Protocol):
+    """What a collection has beside `Source` that is large to pickle: the names of a million files, for example."""
+
+    def section(self, start: int, stop: int) -> Source:
+        """Returns a source whose images start..stop, under the same positions, are those of this one."""
+
+
+def section(source: Source, start: int, stop: int) -> Source:
+    """Returns a source whose images start..stop are those of `source`, for sending it to another process."""
+    return source.section(start, stop) if isinstance(source, SectionedSource) else source

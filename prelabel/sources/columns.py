@@ -3,7 +3,6 @@
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from prelabel.errors import InputError
@@ -16,7 +15,7 @@ UNLABELLED = -1
 
 
 @contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
+def readable(path: str) -> Iterator[None]:
     """Turns what pyarrow raises over a damaged or missing file into an `InputError`."""
     import pyarrow as pa
 
@@ -26,7 +25,7 @@ def readable(path: Path) -> Iterator[None]:
         raise InputError(f"{path} is not a readable Parquet file: {' '.join(str(error).split())}") from None
 
 
-def check_columns(path: Path, schema: Any) -> None:
+def check_columns(path: str, schema: Any) -> None:
     """Raises `InputError` unless the Arrow schema has images, and labels and ids of usable types if at all."""
     import pyarrow as pa
 
@@ -44,7 +43,7 @@ def check_columns(path: Path, schema: Any) -> None:
             raise InputError(f"{path}: column {name!r} is {schema.field(name).type}, wanted are strings or integers")
 
 
-def class_names(path: Path, schema: Any) -> tuple[str, ...] | None:
+def class_names(path: str, schema: Any) -> tuple[str, ...] | None:
     """Returns the Hugging Face class names of the label column in label order, None where there are none."""
     metadata = (schema.metadata or {}).get(b"huggingface")
     if metadata is None:
@@ -63,7 +62,7 @@ def class_names(path: Path, schema: Any) -> tuple[str, ...] | None:
         ) from None
 
 
-def check_labels(path: Path, labels: Any, names: Sequence[str] | None) -> None:
+def check_labels(path: str, labels: Any, names: Sequence[str] | None) -> None:
     """Raises `InputError` unless all integer labels (an Arrow column) are -1, null or have a class name."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -1,15 +1,18 @@
 """A folder tree of image files; `labelled/<class>/*` and `test/<class>/*` of the training layout give labels."""
 
+import copy
 import hashlib
 import os
-import stat
-from collections import Counter
+import posixpath
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prelabel.errors import InputError
 from prelabel.images import IMAGE_SUFFIXES
 from prelabel.sources.base import Sample
+from prelabel.sources.names import Names, first_twice
+from prelabel.storage import Storage, open_storage, printable
 
 LABELLED_FOLDERS = ("labelled", "test")
 """Folders whose sub-folders are classes."""
@@ -21,75 +24,82 @@ class FolderSource:
     Hidden files and folders are left out. Links to folders are followed, each real folder is read once.
     """
 
-    def __init__(self, root: Path, only: Sequence[str] = ()) -> None:
+    def __init__(self, root: Path | str | Storage, only: Sequence[str] = ()) -> None:
         """Lists the files below `root`, or only those in its sub-folders named in `only`.
 
         Raises:
             InputError: A folder cannot be listed, or two files would have the same id.
+            StorageError: The object store does not answer.
         """
-        self._root = root
-        self._names = sorted(name for name in _list_images(root) if not only or name.split("/")[0] in only)
-        self._ids = [_printable(name) for name in self._names]
-        if len(set(self._ids)) < len(self._ids):
-            twice = next(one for one, count in Counter(self._ids).items() if count > 1)
-            raise InputError(f"two files below {_printable(str(root))} are both shown as {twice!r}: rename one of them")
+        self._storage = open_storage(root) if isinstance(root, str | Path) else root
+        self._names = Names()
+        self._sizes = array("q")
+        self._start = 0
+        """Position of the first image that this source holds: not 0 in a section."""
+        for name, size in self._storage.walk():
+            if is_image_name(name) and (not only or name.split("/")[0] in only):
+                self._names.append(name)
+                if size is not None:
+                    self._sizes.append(size)
+        if twice := first_twice(self._names, ((name, printable(name)) for name in self._names if not _is_utf8(name))):
+            raise InputError(f"two files below {self._storage.shown()} are both shown as {twice!r}: rename one of them")
 
     @property
     def manifest_hash(self) -> str:
         """Hash over relative paths and file sizes in bytes; file contents are not read."""
         digest = hashlib.sha256()
-        for name in self._names:
-            try:
-                size = (self._root / name).stat().st_size
-            except OSError:
-                size = -1
+        for name, size in zip(self._names, self._all_sizes(), strict=True):
             digest.update(os.fsencode(f"{name}\0{size}\n"))
         return digest.hexdigest()
+
+    def entries(self) -> Iterator[tuple[str, int]]:
+        """Yields relative path and size in bytes of each image."""
+        return zip(map(printable, self._names), self._all_sizes(), strict=True)
+
+    def _all_sizes(self) -> Sequence[int]:
+        """Returns the sizes in bytes, -1 where a file cannot be looked at; asked for once."""
+        for name in self._names if len(self._sizes) < len(self._names) else ():
+            try:
+                self._sizes.append(self._storage.size_bytes(name))
+            except OSError:
+                self._sizes.append(-1)
+        return self._sizes
+
+    def section(self, start: int, stop: int) -> "FolderSource":
+        """Returns a source for reading files start..stop, and no others: it is small to send to another process."""
+        section = copy.copy(self)
+        section._names, section._sizes, section._start = Names(self._names[start:stop]), array("q"), start
+        return section
 
     def __len__(self) -> int:
         return len(self._names)
 
     def read(self, start: int, stop: int) -> Iterator[Sample]:
         """Yields files start..stop; an unreadable file is a `Sample` with an error."""
-        for name, identity in zip(self._names[start:stop], self._ids[start:stop], strict=True):
-            path = self._root / name
-            shown, label = _printable(str(path)), _label_of(identity)
-            try:
-                # Opening a named pipe would wait for a writer for ever.
-                regular = stat.S_ISREG(path.stat().st_mode)
-                content = path.read_bytes() if regular else None
-                yield Sample(identity, shown, content, label, None if regular else "cannot be read: not a regular file")
-            except OSError as error:
-                yield Sample(identity, shown, None, label, f"cannot be read: {error.strerror or error}")
+        names = self._names[start - self._start : stop - self._start]
+        for name, content in zip(names, self._storage.read_many(names), strict=True):
+            identity = printable(name)
+            yield to_sample(identity, self._storage.shown(name), content, label_of(identity))
 
 
-def _list_images(root: Path) -> Iterator[str]:
-    seen: set[tuple[int, int]] = set()
-    for directory, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
-        status = os.stat(directory)
-        identity = (status.st_dev, status.st_ino)
-        if identity in seen:  # a link to a folder above would never end
-            folders.clear()
-            continue
-        seen.add(identity)
-        # Tools keep copies of images in folders such as .ipynb_checkpoints.
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        relative = Path(directory).relative_to(root)
-        for name in files:
-            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith("."):
-                yield (relative / name).as_posix()
+def is_image_name(name: str) -> bool:
+    """True for names whose ending is that of an image, and that are not hidden."""
+    base = posixpath.basename(name)
+    return posixpath.splitext(base)[1].lower() in IMAGE_SUFFIXES and not base.startswith(".")
 
 
-def _refuse(error: OSError) -> None:
-    # os.walk would leave the folder out without a word.
-    raise InputError(f"folder {_printable(str(error.filename))} cannot be listed: {error.strerror}")
-
-
-def _printable(text: str) -> str:
-    """Names that are not UTF-8 arrive as surrogates, which neither protobuf nor Parquet can hold."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
-
-
-def _label_of(name: str) -> str | None:
+def label_of(name: str) -> str | None:
+    """Returns the class that a relative path says, None where it says none."""
     parts = name.split("/")
     return parts[1] if len(parts) > 2 and parts[0] in LABELLED_FOLDERS else None
+
+
+def to_sample(identity: str, shown: str, content: bytes | OSError, label: str | None) -> Sample:
+    """Returns the sample of a file, or of why it cannot be read."""
+    if isinstance(content, OSError):
+        return Sample(identity, shown, None, label, f"cannot be read: {content.strerror or content}")
+    return Sample(identity, shown, content, label)
+
+
+def _is_utf8(name: str) -> bool:
+    return name.isascii() or not any("\udc80" <= character <= "\udcff" for character in name)

@@ -14,31 +14,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.errors import InputError
-from prelabel.sources.base import Sample
+from prelabel.sources.base import PixelRows, Sample
+from prelabel.storage import Storage, locate
 
 _IMAGES_NAME = re.compile(r"^.+-images[-.]idx3-ubyte(\.gz)?$")
 _NAME_END = re.compile(r"-images([-.])idx3(?=-ubyte(\.gz)?$)")
 _UNSIGNED_BYTE = 0x08
 
 
-def is_idx_images(path: Path) -> bool:
+def is_idx_images(name: str) -> bool:
     """True for names such as `train-images-idx3-ubyte.gz`."""
-    return _IMAGES_NAME.match(path.name) is not None
+    return _IMAGES_NAME.match(name) is not None
 
 
-def labels_path(images_path: Path) -> Path:
-    """Returns the path where the labels of an IDX image file lie by convention."""
-    return images_path.with_name(_NAME_END.sub(r"-labels\1idx1", images_path.name))
+def labels_name(images_name: str) -> str:
+    """Returns the name that the labels of an IDX image file have by convention, beside it."""
+    return _NAME_END.sub(r"-labels\1idx1", images_name)
 
 
-def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
+def read_idx(storage: Storage, name: str, ndim: int) -> NDArray[np.uint8]:
     """Reads an IDX file of unsigned bytes with `ndim` dimensions.
 
     Raises:
         InputError: The file is missing, damaged, or of another element type or rank.
     """
+    path = storage.shown(name)
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        data = storage.read(name)
+        data = gzip.decompress(data) if name.endswith(".gz") else data
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     if len(data) < 4 + 4 * ndim or data[:4] != bytes([0, 0, _UNSIGNED_BYTE, ndim]):
@@ -57,23 +60,25 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
 class IdxSource:
     """An IDX image file and, where it lies beside it, its label file; ids are row numbers, six digits wide."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path | str, storage: Storage | None = None) -> None:
+        self._storage, self._name = (storage, str(path)) if storage else locate(path)
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:
         """uint8 [n, H, W], 0..255."""
-        return read_idx(self._path, 3)
+        return read_idx(self._storage, self._name, 3)
 
     @cached_property
     def labels(self) -> NDArray[np.uint8] | None:
         """uint8 [n], or None where there is no label file."""
-        path = labels_path(self._path)
-        if not path.exists():
+        name = labels_name(self._name)
+        if self._storage.kind(name) == "nothing":
             return None
-        labels = read_idx(path, 1)
+        labels = read_idx(self._storage, name, 1)
         if len(labels) != len(self.images):
-            raise InputError(f"{path} has {len(labels)} labels, but {self._path.name} has {len(self.images)} images")
+            raise InputError(
+                f"{self._storage.shown(name)} has {len(labels)} labels, but {self._name} has {len(self.images)} images"
+            )
         return labels
 
     @property
@@ -81,11 +86,23 @@ class IdxSource:
         """Hash over the unpacked images."""
         return hashlib.sha256(repr(self.images.shape).encode() + self.images.tobytes()).hexdigest()
 
+    def entries(self) -> Iterator[tuple[str, int]]:
+        """Yields the file."""
+        yield self._name, self._storage.size_bytes(self._name)
+
     def __len__(self) -> int:
         return len(self.images)
 
     def read(self, start: int, stop: int) -> Iterator[Sample]:
         """Yields rows start..stop as uint8 [H, W] with their labels."""
+        path = self._storage.shown(self._name)
         for row in range(start, min(stop, len(self))):
             label = None if self.labels is None else str(self.labels[row])
-            yield Sample(f"{row:06d}", f"{self._path}#{row}", self.images[row], label)
+            yield Sample(f"{row:06d}", f"{path}#{row}", self.images[row], label)
+
+    def pixel_rows(self, start: int, stop: int) -> PixelRows:
+        """Returns rows start..stop, uint8 [B, H, W], without their labels."""
+        rows, where = range(start, min(stop, len(self))), f"{self._storage.shown(self._name)}#"
+        return PixelRows(
+            tuple(f"{row:06d}" for row in rows), tuple(f"{where}{row}" for row in rows), self.images[start:stop]
+        )

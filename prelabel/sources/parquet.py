@@ -1,10 +1,11 @@
 """Parquet files with image bytes: a binary column, or the Hugging Face struct of `bytes` and `path`."""
 
 import hashlib
+import os
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from prelabel.sources.columns import (
     class_names,
     readable,
 )
+from prelabel.storage import Storage, printable
 
 READ_ROWS = 256
 """Rows that are unpacked at a time: a row group may hold a hundred thousand images."""
@@ -28,7 +30,11 @@ READ_ROWS = 256
 
 @dataclass(frozen=True)
 class _File:
-    path: Path
+    name: str
+    path: str
+    """As people see it."""
+    size: int
+    """Bytes."""
     start: int
     """Position of its first row in the whole collection."""
     group_rows: tuple[int, ...]
@@ -47,8 +53,8 @@ class ParquetSource:
     Hugging Face class names; null or -1 where unknown) and `id` (string or integer, unique).
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        """Reads everything but the images, and checks it.
+    def __init__(self, storage: Storage, names: Sequence[str]) -> None:
+        """Opens the files of these names. Reads everything but the images, and checks it.
 
         Raises:
             InputError: pyarrow is missing, a file cannot be read, a column is missing or of another type, a label has
@@ -58,20 +64,23 @@ class ParquetSource:
             import pyarrow.parquet as pq
         except ImportError:
             raise InputError("reading Parquet needs pyarrow: pip install 'prelabel[parquet]'") from None
+        self._storage = storage
         self._files: list[_File] = []
         ids, start = [], 0
-        for path in paths:
+        for name in names:
+            path = storage.shown(name)
             # Files are opened again for reading: a data set may have more files than a process may hold open.
-            with readable(path), pq.ParquetFile(path) as file:
+            with readable(path), storage.open(name) as opened, pq.ParquetFile(opened) as file:
+                size = opened.seek(0, 2)
                 check_columns(path, file.schema_arrow)
                 columns = [name for name in (ID_COLUMN, IMAGE_COLUMN, LABEL_COLUMN) if name in file.schema_arrow.names]
-                names = class_names(path, file.schema_arrow)
+                classes = class_names(path, file.schema_arrow)
                 if LABEL_COLUMN in columns:
-                    check_labels(path, file.read([LABEL_COLUMN])[LABEL_COLUMN], names)
+                    check_labels(path, file.read([LABEL_COLUMN])[LABEL_COLUMN], classes)
                 if ID_COLUMN in columns:
                     ids.append(file.read([ID_COLUMN])[ID_COLUMN])
                 groups = tuple(file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups))
-            self._files.append(_File(path, start, groups, tuple(columns), names))
+            self._files.append(_File(name, path, size, start, groups, tuple(columns), classes))
             start += sum(groups)
         check_ids(ids)
 
@@ -80,9 +89,14 @@ class ParquetSource:
         """Hash over file names, sizes and footers (row counts, column statistics); image bytes are not read."""
         digest = hashlib.sha256()
         for file in self._files:
-            digest.update(f"{file.path.name}\0{file.path.stat().st_size}\0{file.rows}\n".encode())
-            digest.update(_footer(file.path))
+            digest.update(os.fsencode(f"{file.name}\0{file.size}\0{file.rows}\n"))
+            with readable(file.path), self._storage.open(file.name) as opened:
+                digest.update(_footer(opened))
         return digest.hexdigest()
+
+    def entries(self) -> Iterator[tuple[str, int]]:
+        """Yields name and size in bytes of each file."""
+        return ((printable(file.name), file.size) for file in self._files)
 
     def __len__(self) -> int:
         return sum(file.rows for file in self._files)
@@ -100,8 +114,9 @@ class ParquetSource:
             if first >= last:
                 continue
             with readable(file.path):
-                opened = pq.ParquetFile(file.path)
-            with opened:
+                content = self._storage.open(file.name)
+                opened = pq.ParquetFile(content)
+            with content, opened:
                 group_start = 0
                 for group, rows in enumerate(file.group_rows):
                     low, high = max(first - group_start, 0), min(last - group_start, rows)
@@ -150,12 +165,11 @@ def _sample(row: dict[str, Any], file: _File, number: int) -> Sample:
 
 
 def _identity(value: Any, file: _File, number: int) -> str:
-    return str(value) if value is not None else f"{file.path.stem}/{number:06d}"
+    return str(value) if value is not None else f"{printable(posixpath.splitext(file.name)[0])}/{number:06d}"
 
 
-def _footer(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(-8, 2)
-        length = int(np.frombuffer(file.read(4), "<u4")[0])
-        file.seek(-8 - length, 2)
-        return file.read(length)
+def _footer(file: IO[bytes]) -> bytes:
+    file.seek(-8, 2)
+    length = int(np.frombuffer(file.read(4), "<u4")[0])
+    file.seek(-8 - length, 2)
+    return file.read(length)

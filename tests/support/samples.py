@@ -29,6 +29,9 @@ class ListSource:
     def __len__(self) -> int:
         return self.count
 
+    def entries(self) -> Iterator[tuple[str, int]]:
+        return ((f"{i:05d}", 4) for i in range(self.count))
+
     def read(self, start: int, stop: int) -> Iterator[Sample]:
         for i in range(start, min(stop, self.count)):
             if i == self.fail_at:

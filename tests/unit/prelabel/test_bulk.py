@@ -23,11 +23,14 @@ from prelabel.errors import (
     RemoteError,
     ServerUnavailableError,
 )
+from prelabel.feed import Cut, decoded_by_threads, pixel_batches
 from prelabel.images import ImageSpec, Pixels
-from prelabel.output import LOCK_FILE, locked
 from prelabel.predictions import PredictionBatch
+from prelabel.sources import IdxSource
+from prelabel.storage import LOCK_FILE, LocalStorage
 from prelabel.table import read_predictions
-from support.samples import ListModel, ListPredictor, ListSource, answer_for, positions_in
+from support.datasets import write_idx
+from support.samples import SPEC, ListModel, ListPredictor, ListSource, answer_for, positions_in
 
 
 def bulk(output: Path, source: ListSource, predictor: Any = None, **options: Any) -> BulkSummary:
@@ -60,7 +63,7 @@ def check_rows(output: Path, count: int, broken: frozenset[int] = frozenset()) -
 
 
 def parts(output: Path) -> list[str]:
-    return sorted(path.name for path in output.glob("part-*"))
+    return sorted(path.name for path in output.glob("part-*.parquet"))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
@@ -89,14 +92,15 @@ def test_every_image_is_exactly_one_row_in_order(
     check_rows(output, count, broken)
     assert (summary.images, summary.errors, summary.predicted) == (count, errors, count)
     assert sum(summary.labels.values()) == count - errors
-    assert predictor.predicted == [i for i in range(count) if i not in broken]
+    assert predictor.predicted == [0 if i in broken else i for i in range(count)]  # black in the place of broken ones
     assert summary.shards_written == len(parts(output)) == -(-count // shard_size)
 
 
-def test_images_that_are_all_broken_cost_no_request(tmp_path: Path) -> None:
-    predictor, broken = ListPredictor(), frozenset(range(25))
+def test_broken_images_do_not_change_the_batches_of_the_others(tmp_path: Path) -> None:
+    predictor, broken = ListPredictor(), frozenset([0, 5, *range(12, 25)])
     summary = bulk(tmp_path / "out", ListSource(25, broken), predictor)
-    assert (summary.images, summary.errors, predictor.streams) == (25, 25, 0)
+    assert (summary.images, summary.errors) == (25, 15)
+    assert predictor.batch_sizes == [4, 4, 2, 4, 4, 2, 4, 1]
     check_rows(tmp_path / "out", 25, broken)
 
 
@@ -144,9 +148,7 @@ def test_run_again_does_what_is_missing_and_nothing_else(tmp_path: Path, gone: l
     check_rows(output, 25)
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda data: data[:-5], lambda data: b"", lambda data: data[:4] + bytes(len(data) - 4)]
-)
+@pytest.mark.parametrize("damage", [lambda data: data[:-5], lambda data: b"", lambda data: b"x" + data])
 def test_a_damaged_file_is_made_again(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     output = tmp_path / "out"
     bulk(output, ListSource(25))
@@ -196,8 +198,22 @@ def test_an_input_that_became_shorter_while_it_was_read_is_an_error(tmp_path: Pa
         def __len__(self) -> int:
             return 33
 
-    with pytest.raises(InputError, match=r"the input ended at image 25 of 33"):
+    with pytest.raises(InputError, match=r"the input ended at image 25, before image"):
         bulk(tmp_path / "out", Shrinking(25))
+
+
+@pytest.mark.parametrize("spec", [SPEC, ImageSpec(5, 3, 3)])
+def test_pixels_that_need_no_decoding_give_the_batches_of_their_samples(tmp_path: Path, spec: ImageSpec) -> None:
+    write_idx(tmp_path / "a-images-idx3-ubyte.gz", np.random.default_rng(0).integers(0, 256, (25, 2, 2), np.uint8))
+    source, cut = IdxSource(tmp_path / "a-images-idx3-ubyte.gz"), Cut(spec, shard_size=10, batch_size=4)
+    missing = [range(10), range(20, 25)]
+    pairs = list(zip(pixel_batches(source, missing, cut), decoded_by_threads(source, missing, cut, 2), strict=True))
+    assert len(pairs) == 5
+    for fast, plain in pairs:
+        assert fast.batch == plain.batch
+        np.testing.assert_array_equal(fast.pixels, plain.pixels)
+    with pytest.raises(InputError, match="the input ended at image 25, before image 28"):
+        list(pixel_batches(source, [range(20, 30)], cut))
 
 
 def test_the_first_images_then_the_rest(tmp_path: Path) -> None:
@@ -304,7 +320,7 @@ def test_the_lock_ends_with_the_run(tmp_path: Path) -> None:
         bulk(tmp_path, ListSource(33), ListPredictor(fail_at_batch=3))
     with (tmp_path / LOCK_FILE).open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with locked(tmp_path):
+    with LocalStorage(tmp_path).lock():
         pass
 
 

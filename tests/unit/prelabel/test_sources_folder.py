@@ -132,8 +132,9 @@ def test_a_folder_of_idx_files_names_one_of_them(nothing: Path) -> None:
 def test_paths_that_are_no_collection_are_named(nothing: Path) -> None:
     with pytest.raises(InputError, match=r"missing does not exist"):
         open_source(nothing / "missing")
-    with pytest.raises(InputError, match=r"notes\.txt is not a folder of images"):
-        open_source(nothing / "notes.txt")
+    (nothing / "notes.md").touch()
+    with pytest.raises(InputError, match=r"notes\.md is not a folder of images"):
+        open_source(nothing / "notes.md")
     os.mkfifo(nothing / "pipe")
     with pytest.raises(InputError, match=r"pipe is not a folder of images"):
         open_source(nothing / "pipe")

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from prelabel.errors import InputError
 from prelabel.sources import open_source
-from prelabel.sources.idx import IdxSource, labels_path, read_idx
+from prelabel.sources.idx import IdxSource, labels_name, read_idx
+from prelabel.storage import LocalStorage
 
 IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 
@@ -30,7 +31,7 @@ def idx(array: NDArray[np.uint8]) -> bytes:
 def test_what_is_read_is_what_was_written(tmp_path: Path, array: NDArray[np.uint8], suffix: str) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(gzip.compress(idx(array), 1) if suffix else idx(array))
-    np.testing.assert_array_equal(read_idx(path, array.ndim), array)
+    np.testing.assert_array_equal(read_idx(LocalStorage(tmp_path), path.name, array.ndim), array)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
@@ -39,7 +40,7 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, data: bytes, suffix: str)
     path = tmp_path / f"x{suffix}"
     path.write_bytes(data)
     try:
-        result = f"{read_idx(path, 3).ndim} dimensions"
+        result = f"{read_idx(LocalStorage(tmp_path), path.name, 3).ndim} dimensions"
     except InputError as error:
         result = str(error)
     assert result == "3 dimensions" or str(path) in result
@@ -52,7 +53,7 @@ def test_a_cut_file_is_refused_wherever_it_was_cut(tmp_path: Path, at: int) -> N
         path = tmp_path / f"x{suffix}"
         path.write_bytes(data[: at % len(data)])
         with pytest.raises(InputError):
-            read_idx(path, 3)
+            read_idx(LocalStorage(tmp_path), path.name, 3)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_a_cut_file_is_refused_wherever_it_was_cut(tmp_path: Path, at: int) -> N
 def test_wrong_files_are_named_with_what_is_wrong(tmp_path: Path, data: bytes, message: str) -> None:
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(InputError, match=message):
-        read_idx(tmp_path / "x", 3)
+        read_idx(LocalStorage(tmp_path), "x", 3)
 
 
 def test_damaged_gzip_is_refused(tmp_path: Path) -> None:
@@ -77,16 +78,16 @@ def test_damaged_gzip_is_refused(tmp_path: Path) -> None:
     data[-6] ^= 1  # in the checksum
     (tmp_path / "x.gz").write_bytes(data)
     with pytest.raises(InputError, match=r"x\.gz cannot be read: CRC"):
-        read_idx(tmp_path / "x.gz", 3)
+        read_idx(LocalStorage(tmp_path), "x.gz", 3)
 
 
-def test_labels_lie_beside_the_images(tmp_path: Path) -> None:
+def test_labels_lie_beside_the_images() -> None:
     for images, labels in {
         "train-images-idx3-ubyte.gz": "train-labels-idx1-ubyte.gz",
         "t10k-images.idx3-ubyte": "t10k-labels.idx1-ubyte",
         "my-images-images-idx3-ubyte": "my-images-labels-idx1-ubyte",
     }.items():
-        assert labels_path(tmp_path / images) == tmp_path / labels
+        assert labels_name(images) == labels
 
 
 def test_rows_have_numbers_and_labels(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from prelabel.errors import InputError
 from prelabel.sources import ParquetSource, Sample, open_source
+from prelabel.storage import LocalStorage
 
 
 def write(path: Path, metadata: object = None, row_group_size: int | None = None, **columns: Any) -> Path:
@@ -125,7 +126,7 @@ def test_ranges_equal_the_whole(tmp_path: Path, sizes: list[int], row_group_size
         rows = pa.array([f"{total + i}".encode() for i in range(size)], pa.binary())
         paths.append(write(tmp_path / f"{number}.parquet", None, row_group_size, image=rows))
         total += size
-    source = ParquetSource(paths)
+    source = ParquetSource(LocalStorage(paths[0].parent), [path.name for path in paths])
     whole = list(source.read(0, len(source)))
     assert [one.content for one in whole] == [f"{i}".encode() for i in range(total)]
     assert len({one.id for one in whole}) == total == len(source)

@@ -1,8 +1,10 @@
 import io
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 
 from prelabel.errors import InputError
+from prelabel.sources import open_source
 from training.dataset import class_names, load_dataset, load_test
 
 
@@ -30,7 +33,7 @@ def write_folder(root: Path, classes: dict[str, int], unlabelled: int = 5, mode:
     return root
 
 
-def load(path: Path, **options: object):  # type: ignore[no-untyped-def]
+def load(path: Path | str, **options: object):  # type: ignore[no-untyped-def]
     return load_dataset(path, **{"label_count": None, "seed": 0, **options})  # type: ignore[arg-type]
 
 
@@ -182,3 +185,45 @@ def test_images_without_a_class_folder_and_empty_classes_are_warned_of(
     assert load(tmp_path).training.classes == ("a", "b")
     assert "1 images lie in" in caplog.text
     assert "no class 'empty'" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["tar", "npz", "memory"])
+def test_training_and_bulk_work_read_the_same_images_in_the_same_order(tmp_path: Path, kind: str) -> None:
+    labels = ["cat", "dog", "cat", "dog", None]
+    images = [np.full((10, 12), 20 * i, np.uint8) for i in range(5)]
+    if kind == "npz":
+        where: str | Path = tmp_path / "x.npz"
+        np.savez(where, images=np.stack(images), labels=np.array([label or "" for label in labels]))
+    elif kind == "tar":
+        where = tmp_path
+        with tarfile.open(tmp_path / "train.tar", "w") as shard, tarfile.open(tmp_path / "test.tar", "w") as test:
+            for i, label in enumerate(labels):
+                members = {f"{i}.png": png(20 * i)} | ({f"{i}.cls": label.encode()} if label else {})
+                for name, content in members.items():
+                    member = tarfile.TarInfo(name)
+                    member.size = len(content)
+                    for archive in (shard, test):
+                        archive.addfile(member, io.BytesIO(content))
+    else:
+        where = "memory://training"
+        store = fsspec.filesystem("memory")
+        for i, label in enumerate(labels):
+            folder = f"labelled/{label}" if label else "unlabelled"
+            store.pipe_file(f"/training/{folder}/{i}.png", png(20 * i))
+    dataset = load(where)
+    assert dataset.training.classes == ("cat", "dog")
+    shown = dict(zip(dataset.training.labelled[:, 0, 0, 0].tolist(), dataset.training.labels.tolist(), strict=True))
+    assert shown == {0: 0, 40: 0, 20: 1, 60: 1}
+    assert dataset.training.unlabelled[:, 0, 0, 0].tolist() == [80]
+    assert (dataset.test_source is not None) == (kind == "tar")
+    source = open_source(tmp_path / "train.tar" if kind == "tar" else where)
+    assert source.manifest_hash == dataset.manifest_hash
+    assert sorted(str(one.label) for one in source.read(0, 5)) == sorted(map(str, labels))
+
+
+def test_a_folder_of_train_and_test_npz_is_a_data_set(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        np.savez(tmp_path / f"{name}.npz", images=np.zeros((4, 10, 12), np.uint8), labels=[0, 1, 0, 1])
+    dataset = load(tmp_path)
+    assert dataset.test_source is not None
+    assert len(dataset.test_source) == len(dataset.training.labels) == 4

@@ -1,0 +1,137 @@
+"""NumPy archives: an array `images`, and `labels` where there are any; read row by row, without pickle."""
+
+import contextlib
+import hashlib
+import math
+import posixpath
+import zipfile
+import zlib
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.errors import InputError
+from prelabel.sources.base import Sample
+from prelabel.storage import Storage, locate
+
+IMAGES, LABELS = "images", "labels"
+
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, zlib.error, zipfile.BadZipFile)
+"""What zipfile and NumPy raise over a damaged, encrypted or hostile file."""
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+class NpzSource:
+    """`images` uint8 [n, h, w] or [n, h, w, c]; `labels` [n] of integers (-1: unknown) or strings; ids as for IDX."""
+
+    def __init__(self, path: Path | str, storage: Storage | None = None) -> None:
+        """Reads the headers, and the labels.
+
+        Raises:
+            InputError: It is no npz file, or its arrays are not as they have to be.
+        """
+        self._storage, self._name = (storage, str(path)) if storage else locate(path)
+        self._shown = self._storage.shown(self._name)
+        with self._opened() as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            if IMAGES not in names:
+                raise InputError(f"{self._shown} has no array {IMAGES!r}: it has {', '.join(names) or 'none'}")
+            with archive.open(f"{IMAGES}.npy") as file:
+                self._shape = self._read_header(file)
+                wanted, there = math.prod(self._shape), archive.getinfo(f"{IMAGES}.npy").file_size - file.tell()
+                if wanted != there:
+                    raise ValueError(f"the header of {IMAGES!r} says {list(self._shape)}, but {there} bytes follow")
+            self._labels = self._read_labels(archive) if LABELS in names else None
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[zipfile.ZipFile]:
+        try:
+            with self._storage.open(self._name) as file, zipfile.ZipFile(file) as archive:
+                yield archive
+        except _UNREADABLE as error:
+            raise InputError(f"{self._shown} is not a readable npz file: {' '.join(str(error).split())}") from None
+
+    def _read_header(self, file: IO[bytes]) -> tuple[int, ...]:
+        """Reads up to the first byte of the first image; returns the shape of all."""
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise InputError(f"{self._shown}: {IMAGES!r} is of the unknown .npy version {version}: save it again")
+        header: tuple[tuple[int, ...], bool, np.dtype[Any]] = _HEADERS[version](file)
+        shape, by_columns, dtype = header
+        rows_apart = not by_columns or 0 in shape
+        if dtype != np.uint8 or len(shape) not in (3, 4) or min(shape) < 0 or not rows_apart:
+            order = ", in Fortran's order" if by_columns else ""
+            raise InputError(
+                f"{self._shown}: {IMAGES!r} is {dtype} {list(shape)}{order}, wanted is uint8 [n, h, w] "
+                "or [n, h, w, c]: save np.ascontiguousarray(images, np.uint8)"
+            )
+        return shape
+
+    def _read_labels(self, archive: zipfile.ZipFile) -> NDArray[Any]:
+        with archive.open(f"{LABELS}.npy") as file:
+            labels: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+        if labels.shape != (self._shape[0],) or labels.dtype.kind not in "iuU":
+            raise InputError(
+                f"{self._shown}: {LABELS!r} is {labels.dtype} {list(labels.shape)}, wanted are integers or strings "
+                f"[{self._shape[0]}], one for each image"
+            )
+        if labels.dtype.kind == "i" and len(labels) and labels.min() < -1:
+            raise InputError(
+                f"{self._shown}: label {labels.min()} is not usable: wanted are -1 (unlabelled), 0, 1, ..."
+            )
+        return labels
+
+    @cached_property
+    def manifest_hash(self) -> str:
+        """Hash over names, sizes and checksums of the arrays."""
+        with self._opened() as archive:
+            arrays = [(one.filename, one.file_size, one.CRC) for one in archive.infolist()]
+        wanted = [one for one in arrays if one[0] in (f"{IMAGES}.npy", f"{LABELS}.npy")]
+        return hashlib.sha256(repr(sorted(wanted)).encode()).hexdigest()
+
+    def entries(self) -> Iterator[tuple[str, int]]:
+        """Yields the file."""
+        yield self._name, self._storage.size_bytes(self._name)
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def read(self, start: int, stop: int) -> Iterator[Sample]:
+        """Yields rows start..stop as uint8 [h, w] or [h, w, c]; rows in a damaged part are samples with an error.
+
+        Raises:
+            InputError: The file is gone or changed since it was opened.
+        """
+        row_bytes = math.prod(self._shape[1:])
+        row, stop = start, min(stop, len(self))
+        with self._opened() as archive, archive.open(f"{IMAGES}.npy") as file:
+            if self._read_header(file) != self._shape:
+                raise InputError(f"{self._shown} was changed while it was read")
+            damage = None
+            try:
+                file.seek(file.tell() + start * row_bytes)
+                while row < stop:
+                    content = file.read(row_bytes)
+                    if len(content) < row_bytes:
+                        raise EOFError("it is cut short")
+                    yield self._sample(row, np.frombuffer(content, np.uint8).reshape(self._shape[1:]))
+                    row += 1
+            except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+                damage = f"{IMAGES!r} is damaged: {' '.join(str(error).split())}"
+        for lost in range(row, stop):
+            yield self._sample(lost, None, damage)
+
+    def _sample(self, row: int, pixels: NDArray[np.uint8] | None, error: str | None = None) -> Sample:
+        label = None if self._labels is None else str(self._labels[row])
+        unlabelled = self._labels is not None and self._labels.dtype.kind == "i" and label == "-1"
+        return Sample(f"{row:06d}", f"{self._shown}#{row}", pixels, None if unlabelled or not label else label, error)
+
+
+def is_npz(name: str) -> bool:
+    """True for names of NumPy archives."""
+    return posixpath.splitext(name)[1].lower() == ".npz"

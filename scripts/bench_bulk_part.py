@@ -1,0 +1,109 @@
+"""One measurement of `make bench-bulk`, in a process of its own: prints one JSON object."""
+
+import contextlib
+import itertools
+import json
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from prelabel.bulk import BulkConfig, run_bulk
+from prelabel.client import PrelabelClient
+from prelabel.embedded import load_predictor
+from prelabel.images import Pixels
+from prelabel.label import Model, Predictor, Work, decoded
+from prelabel.shards import Run
+from prelabel.sources import Source, open_source
+from prelabel.storage import LocalStorage
+from prelabel.table import require_pyarrow
+
+Kind = Literal["decode", "infer", "run"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measures one thing and prints it."""
+
+    kind: Kind
+    """`decode`: reading and decoding alone; `infer`: the model alone; `run`: end to end."""
+    input: Path
+    """The images."""
+    model: Path
+    """The bundle, to run in this process unless `server` is given."""
+    server: str | None = None
+    """HOST:PORT of a server."""
+    images: int = 1_000_000_000
+    """At most so many images."""
+    shard_size: int = 4096
+    """Images per file."""
+
+
+def main() -> None:
+    """Measures, and prints images, seconds, images/s and the largest resident memory."""
+    options = tyro.cli(Options, prog="python -m scripts.bench_bulk_part")
+    with predictor_of(options) as predictor, tempfile.TemporaryDirectory(dir=options.input.parent) as folder:
+        require_pyarrow()  # importing it is not part of the work
+        source = open_source(options.input)
+        images = min(options.images, len(source))
+        config = BulkConfig(Path(folder) / "out", limit=images, shard_size=options.shard_size)
+        measure: Callable[[], Any]
+        more: dict[str, Any] = {}
+        if options.kind == "run":
+            summary = run_bulk(config, source, "bench", predictor, progress="none")
+            assert (summary.images, summary.errors) == (images, 0)
+            seconds = summary.wall_s
+            more["files_bytes"] = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+            more["shards"] = summary.shards_written
+        else:
+            batches = stream(config, source, predictor.model(), images)
+            if options.kind == "decode":
+                measure = lambda: sum(map(len, batches))  # noqa: E731
+            else:
+                some = list(itertools.islice(batches, 16))
+                batches.close()
+                repeated = cut_off(itertools.cycle(some), images)
+                measure = lambda: sum(map(len, predictor.predict_stream(repeated, window=config.window)))  # noqa: E731
+            started = time.perf_counter()
+            assert measure() >= images
+            seconds = time.perf_counter() - started
+    usage = [resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    found = {"images": images, "seconds": seconds, "images_per_s": images / seconds, "largest_bytes": usage[0]}
+    print(json.dumps(found | {"largest_child_bytes": usage[1], "pid": os.getpid()} | more))
+
+
+def predictor_of(options: Options) -> AbstractContextManager[Predictor]:
+    """Returns the server, or the engine in this process."""
+    if options.server is not None:
+        return PrelabelClient(options.server)
+    return contextlib.nullcontext(load_predictor(options.model, "cpu", 0))
+
+
+def stream(config: BulkConfig, source: Source, model: Model, images: int) -> Any:
+    """Yields the decoded batches of a run, as the run itself decodes them."""
+    run = Run("bench", "hash", len(source), model.model_id, model.classes, config.shard_size)
+    output = LocalStorage(Path(config.output))
+    processes = config.processes_for(source, images)
+    work = Work(source, run, output, config.batch_size, config.window, config.decode_threads, processes)
+    with contextlib.closing(decoded(work, run.missing(images, frozenset()), model)) as batches:
+        for one in batches:
+            yield one.pixels
+
+
+def cut_off(batches: Iterator[Pixels], images: int) -> Iterator[Pixels]:
+    """Yields batches until they hold `images`."""
+    while images > 0:
+        batch = next(batches)
+        images -= len(batch)
+        yield batch
+
+
+if __name__ == "__main__":
+    main()

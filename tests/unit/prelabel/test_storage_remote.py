@@ -1,0 +1,352 @@
+"""Object stores: the promises of `Storage`, over fsspec's memory and over a real S3-compatible server."""
+
+import io
+import json
+import logging
+import pickle
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from prelabel.bulk import BulkConfig, BulkSummary, run_bulk
+from prelabel.errors import InputError, StorageError
+from prelabel.sources import open_source
+from prelabel.storage import LOCK_FILE, Storage, open_storage
+from prelabel.storage_remote import READ_AHEAD_BYTES, READ_AT_ONCE, RemoteStorage
+from prelabel.table import read_predictions
+from support.object_store import BUCKET, KEY, SECRET, ObjectStore, deny, environment, object_store
+from support.samples import ListPredictor
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ObjectStore]:
+    pytest.importorskip("moto", reason="needs the dependency group object-store")
+    with pytest.MonkeyPatch.context() as patch, object_store(patch) as store:
+        yield store
+
+
+@pytest.fixture
+def s3(server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """The server with an empty bucket."""
+    environment(monkeypatch, server.url)
+    yield server
+    server.client.delete_bucket_policy(Bucket=BUCKET)
+    for key in server.names():
+        server.client.delete_object(Bucket=BUCKET, Key=key)
+
+
+@pytest.fixture(params=["memory", "s3"])
+def root(request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of an empty bucket."""
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+    yield f"{request.param}://{BUCKET}"
+    fsspec.filesystem("memory").store.clear()
+
+
+def fill(root: str, **objects: bytes) -> Storage:
+    storage = open_storage(root)
+    for name, content in objects.items():
+        storage.write(name, lambda file, content=content: file.write(content))
+    return storage
+
+
+def png(value: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.array([[value, 0], [0, 0]], np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def bulk(source: str, output: str | Path, **options: Any) -> BulkSummary:
+    options = {"shard_size": 10, "batch_size": 4, "decode_threads": 1, **options}
+    return run_bulk(BulkConfig(output, **options), open_source(source), source, ListPredictor(), progress="none")
+
+
+def test_a_folder_is_listed_read_written_and_emptied(root: str) -> None:
+    objects = {"a/b.png": b"1", "a/c d#%é[1]*.png": b"22", "a/.hidden/x.png": b"", "a.txt": b"333", "b/.x.png": b"4"}
+    storage = fill(root, **objects)
+    assert storage.names() == ["a.txt", "a/", "b/"]
+    assert storage.names("a") == [".hidden/", "b.png", "c d#%é[1]*.png"]
+    assert list(storage.walk()) == [("a.txt", 3), ("a/b.png", 1), ("a/c d#%é[1]*.png", 2)]
+    assert [storage.kind(name) for name in ("", "a", "a.txt", "x")] == ["folder", "folder", "file", "nothing"]
+    *read, missing = storage.read_many(["a/c d#%é[1]*.png", "a.txt", "b/.x.png", "x"])
+    assert read == [b"22", b"333", b"4"]
+    assert isinstance(missing, FileNotFoundError)
+    assert storage.read("a/.hidden/x.png") == b""
+    assert storage.size_bytes("a.txt") == 3
+    for ask in (storage.read, storage.open, storage.size_bytes):
+        with pytest.raises(FileNotFoundError):
+            ask("x")
+    storage.delete("a.txt")
+    storage.delete("a.txt")
+    assert storage.kind("a.txt") == "nothing"
+    folder, name = open_storage(f"{root}/a/b.png").split()
+    assert (folder.shown(name), folder.read(name)) == (f"{root}/a/b.png", b"1")
+    assert pickle.loads(pickle.dumps(folder)).read(name) == b"1"
+
+
+def test_paths_that_pathlib_took_a_slash_from_are_urls(root: str) -> None:
+    fill(root, **{"a.png": png(0)})
+    assert str(Path(root)) != root
+    assert open_storage(Path(root)).shown() == root
+    assert len(open_source(Path(root))) == 1
+
+
+def test_files_seek_and_are_read_in_pieces(root: str) -> None:
+    content = np.random.default_rng(0).bytes(READ_AHEAD_BYTES + 1000)
+    with fill(root, x=content).open("x") as file:
+        assert file.read(10) == content[:10]
+        assert file.seek(-5, io.SEEK_END) == len(content) - 5
+        assert file.read() == content[-5:]
+        file.seek(100)
+        assert file.read() == content[100:]
+        assert file.read() == b""
+
+
+def test_what_fails_while_it_is_written_is_not_written(root: str) -> None:
+    class BrokenError(Exception):
+        pass
+
+    def break_off(file: IO[bytes]) -> None:
+        file.write(b"half")
+        raise BrokenError
+
+    storage = fill(root, x=b"old")
+    for name in ("x", "y"):
+        with pytest.raises(BrokenError):
+            storage.write(name, break_off)
+    assert storage.read("x") == b"old"
+    assert storage.kind("y") == "nothing"
+
+
+def test_a_folder_is_held_once_and_the_error_says_how_to_break_the_lock(root: str) -> None:
+    storage = open_storage(f"{root}/out")
+    with storage.lock():
+        with (
+            pytest.raises(InputError, match=rf"another prelabel run \(process \d+ on .*delete {root}/out/\.lock"),
+            open_storage(f"{root}/out").lock(),
+        ):
+            pass
+        assert storage.kind(LOCK_FILE) == "file"
+    assert storage.kind(LOCK_FILE) == "nothing"
+    with storage.lock():  # broken by hand while it was held, and taken by another
+        storage.delete(LOCK_FILE)
+        storage.write(LOCK_FILE, lambda file: file.write(b"another's"))
+    assert storage.read(LOCK_FILE) == b"another's"
+    with pytest.raises(InputError, match=r"another prelabel run \(unknown\)"), storage.lock():
+        pass
+
+
+def test_a_store_that_ignores_conditions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = fsspec.filesystem("memory")
+    put = type(files).pipe_file
+    monkeypatch.setattr(type(files), "pipe_file", lambda self, path, value, mode="": put(self, path, value))
+    with pytest.raises(StorageError, match="ignores conditional writes"), open_storage("memory://pile/out").lock():
+        pass
+    assert open_storage("memory://pile/out").kind(LOCK_FILE) == "nothing"
+
+
+def test_every_reader_reads_from_a_store(root: str, tmp_path: Path) -> None:
+    table, archive, shard = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    pq.write_table(pa.table({"image": [png(1), png(2)], "label": ["a", "b"]}), table)
+    np.savez(archive, images=np.zeros((2, 4, 4), np.uint8), labels=[1, 2])
+    with tarfile.open(fileobj=shard, mode="w") as tar:
+        for i in range(2):
+            member = tarfile.TarInfo(f"{i}.png")
+            member.size = len(png(i))
+            tar.addfile(member, io.BytesIO(png(i)))
+    idx = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 7, 8])
+    labels = bytes([0, 0, 8, 1, 0, 0, 0, 2, 3, 4])
+    storage = fill(
+        root,
+        **{
+            "folder/b.png": png(1), "folder/a.png": png(0), "t/x.parquet": table.getvalue(),
+            "x.npz": archive.getvalue(),
+            "s/p-0.tar": shard.getvalue(), "s/p-1.tar": shard.getvalue(), "x-images-idx3-ubyte": idx,
+            "x-labels-idx1-ubyte": labels,
+            "list.txt": f"folder/a.png\n./folder/../folder/b.png\n{root}/gone.png\n".encode(),
+        },
+    )  # fmt: skip
+    for name in ("folder/a.png", "folder/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(storage.read(name))
+    found = {}
+    for where in (
+        "folder",
+        "t",
+        "t/x.parquet",
+        "x.npz",
+        "s",
+        "s/p-?.tar",
+        "s/p-1.tar",
+        "x-images-idx3-ubyte",
+        "list.txt",
+    ):
+        source = open_source(f"{root}/{where}")
+        samples = list(source.read(0, len(source)))
+        assert all(one.path.startswith(root) for one in samples)
+        assert all(size > 0 for _, size in source.entries()) or where == "list.txt"
+        found[where] = [(one.id, one.label, one.content is not None) for one in samples]
+    assert found["folder"] == [("a.png", None, True), ("b.png", None, True)]
+    assert found["t"] == found["t/x.parquet"] == [("x/000000", "a", True), ("x/000001", "b", True)]
+    assert found["x.npz"] == [("000000", "1", True), ("000001", "2", True)]
+    assert found["s"] == found["s/p-?.tar"] == [(f"p-{i}/{j}", None, True) for i in range(2) for j in range(2)]
+    assert found["x-images-idx3-ubyte"] == [("000000", "3", True), ("000001", "4", True)]
+    assert [one[2] for one in found["list.txt"]] == [True, True, False]
+    # The same images are the same input, wherever they lie.
+    assert open_source(f"{root}/folder").manifest_hash == open_source(tmp_path / "folder").manifest_hash
+
+
+def test_a_run_from_a_store_into_a_store_is_exact_and_resumes(root: str) -> None:
+    storage = fill(root, **{f"pile/{i:02d}.png": b"broken" if i == 7 else png(i) for i in range(25)})
+    whole, again = bulk(f"{root}/pile", f"{root}/out"), bulk(f"{root}/pile", f"{root}/out")
+    assert (whole.images, whole.errors, whole.shards_written) == (25, 1, 3)
+    assert (again.images, again.errors, again.shards_skipped) == (25, 1, 3)
+    rows = read_predictions(f"{root}/out").to_pylist()
+    assert [row["id"] for row in rows] == [f"{i:02d}.png" for i in range(25)]
+    assert [i for i, row in enumerate(rows) if row["error"]] == [7]
+    assert rows[3]["path"] == f"{root}/pile/03.png"
+    assert storage.kind(f"out/{LOCK_FILE}") == "nothing"
+    assert json.loads(storage.read("out/_summary.json"))["images"] == 25
+    fill(root, **{"pile/99.png": png(9)})
+    with pytest.raises(InputError, match=r"1 added \(99\.png\)"):
+        bulk(f"{root}/pile", f"{root}/out")
+
+
+def test_an_object_that_goes_between_listing_and_reading_is_an_error_row(root: str) -> None:
+    storage = fill(root, **{f"pile/{i}.png": png(i) for i in range(3)})
+    source = open_source(f"{root}/pile")
+    storage.delete("pile/1.png")
+    found = list(source.read(0, 3))
+    assert [one.content is None for one in found] == [False, True, False]
+    assert str(found[1].error).startswith("cannot be read: ")
+
+
+def test_many_objects_come_in_their_order(root: str) -> None:
+    count = 2 * READ_AT_ONCE + 3
+    fill(root, **{f"{i:04d}.png": b"%d" % i for i in range(count)})
+    assert [one.content for one in open_source(root).read(0, count)] == [b"%d" % i for i in range(count)]
+
+
+def test_a_listing_of_several_pages_is_whole(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")  # of a real store it is a thousand
+    s3.put(**{f"{i:04d}.png": b"" for i in range(25)})
+    assert len(s3.names()) == 10
+    assert [name for name, _ in open_storage(f"s3://{BUCKET}").walk()] == [f"{i:04d}.png" for i in range(25)]
+    monkeypatch.delenv("MOTO_S3_DEFAULT_MAX_KEYS")
+
+
+def test_folders_that_a_console_made_are_no_files(s3: ObjectStore) -> None:
+    s3.put(**{"a/": b"", "a/b.png": b"1"})
+    assert open_storage(f"s3://{BUCKET}/a").names() == ["b.png"]
+    assert list(open_storage(f"s3://{BUCKET}").walk()) == [("a/b.png", 1)]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda url: open_source(url),
+        lambda url: open_storage(url).names(),
+        lambda url: list(open_storage(url).walk()),
+        lambda url: open_storage(url).read("x"),
+        lambda url: list(open_storage(url).read_many(["x"])),
+        lambda url: open_storage(url).write("x", lambda file: file.write(b"")),
+        lambda url: open_storage(url).lock().__enter__(),
+    ],
+)
+def test_a_bucket_that_does_not_exist_is_named(s3: ObjectStore, ask: Any) -> None:
+    with pytest.raises(StorageError, match=r"s3://elsewhere/x: there is no bucket 'elsewhere'"):
+        ask("s3://elsewhere/x")
+
+
+def test_a_path_where_nothing_lies_is_named(root: str) -> None:
+    fill(root, x=b"1")
+    with pytest.raises(InputError, match=rf"input {root}/nothing does not exist"):
+        open_source(f"{root}/nothing")
+
+
+def test_missing_credentials_say_where_they_come_from(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(StorageError, match=r"Unable to locate credentials \(set AWS_ACCESS_KEY_ID"):
+        open_source(f"s3://{BUCKET}/x")
+
+
+def test_a_server_that_is_away_ends_the_run_and_what_is_done_is_kept(
+    s3: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    s3.put(**{f"{i:03d}.png": png(i) for i in range(100)})
+    source = open_source(f"s3://{BUCKET}")
+    predictor = ListPredictor()
+    read_many = RemoteStorage.read_many
+
+    def then_away(self: RemoteStorage, names: Any) -> Iterator[bytes | OSError]:
+        yield from read_many(self, names[:READ_AT_ONCE])
+        environment(monkeypatch, "http://127.0.0.1:9")
+        yield from read_many(RemoteStorage("s3", BUCKET), names[READ_AT_ONCE:])
+
+    monkeypatch.setattr(RemoteStorage, "read_many", then_away)
+    config = BulkConfig(tmp_path / "out", shard_size=10, batch_size=5, window=1, decode_threads=1)
+    with pytest.raises(
+        StorageError, match=r"Could not connect .* images are done and kept in .*: run the same command"
+    ):
+        run_bulk(config, source, "pile", predictor, progress="none")
+    monkeypatch.setattr(RemoteStorage, "read_many", read_many)
+    environment(monkeypatch, s3.url)
+    summary = run_bulk(config, source, "pile", ListPredictor(), progress="none")
+    assert (summary.images, summary.errors) == (100, 0)
+    assert summary.shards_skipped > 0
+    assert read_predictions(tmp_path / "out")["id"].to_pylist() == [f"{i:03d}.png" for i in range(100)]
+
+
+def test_access_denied_to_one_object_is_an_error_row_and_to_all_ends_the_run(s3: ObjectStore) -> None:
+    s3.put(**{f"{i:03d}.png": png(i) for i in range(READ_AT_ONCE + 1)})
+    deny(s3, "s3:GetObject", f"{BUCKET}/003.png")
+    found = list(open_source(f"s3://{BUCKET}").read(0, 6))
+    assert [one.error is not None for one in found] == [i == 3 for i in range(6)]
+    deny(s3, "s3:GetObject", f"{BUCKET}/*")
+    with pytest.raises(StorageError, match="access denied to 64 objects in a row"):
+        list(open_source(f"s3://{BUCKET}").read(0, READ_AT_ONCE + 1))
+
+
+def test_an_output_that_may_not_be_written_is_named(s3: ObjectStore) -> None:
+    deny(s3, "s3:PutObject", f"{BUCKET}/*")
+    with (
+        pytest.raises(InputError, match=rf"--output s3://{BUCKET}/out cannot be written"),
+        open_storage(f"s3://{BUCKET}/out").lock(),
+    ):
+        pass
+
+
+def test_keys_that_the_store_does_not_know_end_the_run() -> None:
+    class ClientError(Exception):
+        def __init__(self) -> None:
+            self.response = {"Error": {"Code": "InvalidAccessKeyId", "Message": "no such key"}}
+
+    refused = PermissionError("The key does not exist in our records")
+    refused.__cause__ = ClientError()
+    with pytest.raises(StorageError, match="does not exist in our records"):
+        RemoteStorage("memory", "x")._checked(refused)
+
+
+def test_credentials_are_in_no_log_row_or_error(s3: ObjectStore, caplog: pytest.LogCaptureFixture) -> None:
+    s3.put(**{"pile/a.png": png(0), "pile/b.png": b"broken"})
+    deny(s3, "s3:GetObject", f"{BUCKET}/pile/c.png")
+    s3.put(**{"pile/c.png": png(1)})
+    with caplog.at_level(logging.INFO):
+        bulk(f"s3://{BUCKET}/pile", f"s3://{BUCKET}/out")
+    texts = [caplog.text]
+    with pytest.raises(StorageError) as caught:
+        open_source("s3://elsewhere/x")
+    texts.append(str(caught.value))
+    texts += [s3.client.get_object(Bucket=BUCKET, Key=key)["Body"].read().decode("latin-1")
+              for key in s3.names() if key.startswith("out/")]  # fmt: skip
+    assert all(KEY not in text and SECRET not in text for text in texts)
