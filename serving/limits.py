@@ -29,6 +29,7 @@ def channel_options(config: Config) -> tuple[tuple[str, int], ...]:
         # refuses at random between the two; equal ones make it a limit.
         ("grpc.max_metadata_size", 8 << 10),
         ("grpc.absolute_max_metadata_size", 8 << 10),
-        # Without this a second server on the same port would take half of the connections instead of an error.
-        ("grpc.so_reuseport", 0),
+        # A second server on the same port would take half of the connections instead of an error. Several processes of
+        # one server are meant to; `serving.shared_port` then sees to it that there is no other server.
+        ("grpc.so_reuseport", int(config.processes > 1)),
     )
