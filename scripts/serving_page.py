@@ -123,7 +123,8 @@ def _plot_memory(file: Path, samples: list[tuple[int, int]]) -> None:
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
     axes.plot([images / 1e6 for images, _ in samples], [size / 2**20 for _, size in samples])
-    axes.set(xlabel="million images answered", ylabel="resident memory, MiB", ylim=(0, None))
+    largest = max(size for _, size in samples) / 2**20
+    axes.set(xlabel="million images answered", ylabel="resident memory, MiB", ylim=(0, 1.2 * largest))
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=110)
 
