@@ -59,7 +59,8 @@ class Link:
         try:
             # A process that dies with unread lines resets the connection.
             with contextlib.suppress(ConnectionError):
-                while line := await self._reader.readline():
+                # So does one that ends in the middle of a line.
+                while (line := await self._reader.readline()).endswith(b"\n"):
                     self._receive(json.loads(line))
         finally:
             self._closed = True

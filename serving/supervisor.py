@@ -40,6 +40,8 @@ METRICS_WITHIN_S = 5.0
 class _Worker:
     process: asyncio.subprocess.Process
     link: Link
+    opens: bool = False
+    """It was told to open the port, so that it may have calls."""
     serves: bool = False
 
 
@@ -114,7 +116,11 @@ class Supervisor:
         """Says that the server serves, once all workers do."""
         await self._all_serve.wait()
         if self._config.port_file:
-            write_text_atomically(self._config.port_file, f"{self._port}\n")
+            try:
+                write_text_atomically(self._config.port_file, f"{self._port}\n")
+            except OSError as error:
+                self._failure.set_result(f"--port-file {self._config.port_file} cannot be written: {error}")
+                return
         fields: dict[str, object] = {"address": f"{self._config.host}:{self._port}", "models": self._models}
         fields["workers"] = {number: worker.process.pid for number, worker in sorted(self._workers.items())}
         if metrics_port:
@@ -180,6 +186,7 @@ class Supervisor:
                     self._all_loaded.set()
                 # One that was started anew goes on at once.
                 await self._all_loaded.wait()
+                self._workers[number].opens = True
             case "serving":
                 self._workers[number].serves = True
                 if number in self._served:
@@ -199,13 +206,13 @@ class Supervisor:
                 await asyncio.gather(*(link.ask("reload") for link in others), return_exceptions=True)
 
     async def _stop(self, keepers: list[asyncio.Task[None]]) -> int:
-        """Ends the workers: those that serve answer what they have accepted. Returns the exit status."""
+        """Ends the workers: those with an open port answer what they have accepted. Returns the exit status."""
         if not self._failure.done():
             logger.info("stopping")
         self._stopping.set()
         for worker in self._workers.values():
             with contextlib.suppress(ProcessLookupError):
-                worker.process.send_signal(signal.SIGTERM if worker.serves else signal.SIGKILL)
+                worker.process.send_signal(signal.SIGTERM if worker.opens else signal.SIGKILL)
         _, late = await asyncio.wait(keepers, timeout=self._config.drain_timeout_s + DRAIN_RESERVE_S)
         for number, worker in self._workers.items():
             logger.error("a worker did not end and is killed", extra={"worker": number})

@@ -51,3 +51,16 @@ async def test_who_asks_somebody_who_goes_is_told() -> None:
     with pytest.raises(LinkClosedError):
         await asking.ask("anything")
     await asyncio.wait(tasks)
+
+
+async def test_an_end_in_the_middle_of_a_line_is_an_end() -> None:
+    async def answer(what: str, about: Any) -> Any:
+        raise AssertionError("nothing whole was asked")
+
+    ours, theirs = socket.socketpair()
+    link = await Link.over(ours, answer)
+    with theirs:
+        theirs.sendall(b'{"question": 1, "wh')
+    await link.attend()
+    with pytest.raises(LinkClosedError):
+        await link.ask("anything")
