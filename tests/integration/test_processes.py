@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -100,12 +101,16 @@ def metrics(started: dict[str, object]) -> Samples:
         return Samples(response.read().decode())
 
 
+def answered_by(samples: Samples) -> list[float]:
+    """Images that each worker has answered."""
+    return [samples[f'prelabel_images_total{{outcome="answered",worker="{number}"}}'] for number in (0, 1)]
+
+
 def until(reached: Callable[[], bool]) -> None:
     """Asks again, over the network, until it is so."""
-    for _ in range(2000):
-        if reached():
-            return
-    raise AssertionError("not reached")
+    gives_up_at_s = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < gives_up_at_s, "not reached"
 
 
 def test_connections_are_spread_and_each_worker_shows_its_numbers(running: tuple[Server, dict[str, object]]) -> None:
@@ -119,8 +124,7 @@ def test_connections_are_spread_and_each_worker_shows_its_numbers(running: tuple
             answer = PrelabelServiceStub(channel).Predict(pb.PredictRequest(tensor=tensor), metadata=AS_ADMIN)
         assert list(answer.label_index) == [2]
         asked += 1
-        samples = metrics(started)
-        answered = [samples[f'prelabel_images_total{{outcome="answered",worker="{n}"}}'] for n in (0, 1)]
+        answered = answered_by(metrics(started))
         assert sum(answered) == asked
         return min(answered) > 0
 
@@ -161,11 +165,14 @@ def test_a_worker_killed_under_load_costs_no_request_and_is_started_anew(
     with ThreadPoolExecutor(6) as pool:
         clients = [pool.submit(ask, seed) for seed in range(6)]
         try:
-            until(lambda: metrics(started)['prelabel_images_total{outcome="answered",worker="1"}'] > 20)
-            os.kill(workers_of(started)["1"], signal.SIGKILL)
+            until(lambda: max(answered_by(metrics(started))) > 20)
+            # The kernel decides who gets which connection; the busiest one is in the middle of something.
+            answered = answered_by(metrics(started))
+            busiest = answered.index(max(answered))
+            os.kill(workers_of(started)[str(busiest)], signal.SIGKILL)
             ended = server.line("a worker ended; the others serve on")
-            assert (ended["worker"], ended["how"]) == (1, "was ended by SIGKILL")
-            server.line("a worker serves again", worker=1)
+            assert (ended["worker"], ended["how"]) == (busiest, "was ended by SIGKILL")
+            server.line("a worker serves again", worker=busiest)
         finally:
             stop.set()
         assert all(client.result(60) > 0 for client in clients)
