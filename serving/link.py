@@ -57,9 +57,8 @@ class Link:
     async def attend(self) -> None:
         """Answers what the other end asks, until it is gone."""
         try:
-            # A process that dies with unread lines resets the connection.
+            # A process that dies with unread lines resets the connection; or it leaves half a line.
             with contextlib.suppress(ConnectionError):
-                # So does one that ends in the middle of a line.
                 while (line := await self._reader.readline()).endswith(b"\n"):
                     self._receive(json.loads(line))
         finally:
