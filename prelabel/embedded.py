@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from prelabel.engine import Device, Engine, PrecisionChoice, RuntimeChoice, load_engine, on_gpu, parallel_calls
+from prelabel.engine import Device, Engine, PrecisionChoice, RuntimeChoice, load_engine, parallel_calls
 from prelabel.images import ImageSpec, Pixels
 from prelabel.predictions import PredictionBatch
 
@@ -70,4 +70,4 @@ def load_predictor(
     See `prelabel.engine.load_engine` for the errors.
     """
     engine = load_engine(directory, device, threads=1, runtime=runtime, precision=precision, callers=callers)
-    return EmbeddedPredictor(engine, callers or parallel_calls(threads=1, gpu=on_gpu(engine)))
+    return EmbeddedPredictor(engine, callers or parallel_calls(threads=1, gpus=len(engine.gpus)))

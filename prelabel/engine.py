@@ -4,7 +4,17 @@ import logging
 from pathlib import Path
 
 from prelabel.bundle import load_bundle
-from prelabel.engine_base import Engine, Settings, bucket_sizes, check_images, on_gpu, usable_cores, warm_up
+from prelabel.engine_base import (
+    GPU_CALLERS,
+    Engine,
+    Settings,
+    bucket_sizes,
+    check_gpus,
+    check_images,
+    on_gpu,
+    usable_cores,
+    warm_up,
+)
 from prelabel.engine_choice import (
     Device,
     Measure,
@@ -21,6 +31,7 @@ __all__ = [
     "Engine",
     "PrecisionChoice",
     "RuntimeChoice",
+    "check_gpus",
     "check_images",
     "load_engine",
     "on_gpu",
@@ -29,9 +40,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-GPU_CALLERS = 2
-"""One inference computes while the next one's images are copied."""
 
 
 def load_engine(
@@ -42,7 +50,9 @@ def load_engine(
     runtime: RuntimeChoice = "auto",
     precision: PrecisionChoice = "auto",
     callers: int = 0,
+    processes: int = 1,
     max_batch_size: int = 256,
+    gpus: str = "0",
     tensorrt: bool = False,
     cuda_graphs: bool = False,
     measure: Measure = images_per_s,
@@ -56,7 +66,9 @@ def load_engine(
         runtime: `auto` takes what is fastest here.
         precision: `auto` takes what is fastest here among those that the bundle allows.
         callers: Threads that will call `predict` at the same time; 0: see `parallel_calls`.
+        processes: How many such processes share the cores.
         max_batch_size: Larger batches are cut.
+        gpus: On CUDA: numbers separated by commas, or `all`. Callers are spread over them.
         tensorrt: On CUDA: TensorRT builds the parts of the graph that it can.
         cuda_graphs: On CUDA: each batch size is recorded once and replayed.
         measure: Decides what is fastest.
@@ -66,6 +78,7 @@ def load_engine(
         InputError: A number is too small, nothing runs such a combination, or the bundle does not allow the precision.
         DeviceError: What was asked for does not work here.
     """
+    check_gpus(gpus)
     for name, value in (("threads", threads), ("callers", callers)):
         if value < 0:
             raise InputError(f"{name} is {value}: 0 (automatic) or more wanted")
@@ -76,8 +89,8 @@ def load_engine(
     buckets = bucket_sizes(bundle, max_batch_size)
     kinds = list(dict.fromkeys(way.device for way in ways))
     for kind in kinds:
-        calls = callers or parallel_calls(threads, gpu=kind == "cuda")
-        settings = Settings(threads, calls, buckets, tensorrt, cuda_graphs)
+        calls = callers if kind == "cuda" else callers or parallel_calls(threads, processes=processes)
+        settings = Settings(threads, calls, buckets, gpus, tensorrt, cuda_graphs)
         try:
             engine = load_fastest([way for way in ways if way.device == kind], bundle, directory, settings, measure)
         except DeviceError as error:
@@ -86,12 +99,18 @@ def load_engine(
             logger.info("device %s: using the CPU, because %s", device, error)
         else:
             break
-    warm_up(engine, settings)
+    warm_up(engine, buckets, callers or parallel_calls(threads, gpus=len(engine.gpus), processes=processes))
     return engine
 
 
-def parallel_calls(threads: int, *, gpu: bool) -> int:
-    """Returns how many inferences with so many threads each (0: all) keep a device busy."""
-    if gpu:
-        return GPU_CALLERS
-    return max(1, usable_cores() // threads) if threads else 1
+def parallel_calls(threads: int, *, gpus: int = 0, processes: int = 1) -> int:
+    """Returns how many inferences keep so many GPUs busy, or this process's share of the cores.
+
+    Args:
+        threads: Of one inference on the CPU; 0: all cores.
+        gpus: GPUs that run the model; 0: the CPU does.
+        processes: How many such processes share the cores.
+    """
+    if gpus:
+        return GPU_CALLERS * gpus
+    return max(1, usable_cores() // (threads * processes)) if threads else 1

@@ -20,6 +20,8 @@ Raw = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 LARGEST_BATCH_BYTES = 8 << 20
 """Pixels of the largest batch that is run: large images reach the full rate in small batches, with less memory."""
+GPU_CALLERS = 2
+"""On each GPU: one inference computes while the next one's images are copied."""
 PADDING_SHARE = 0.25
 """Up to this share of a batch may be padding; with more, two smaller runs cost less."""
 
@@ -35,6 +37,10 @@ class Engine(Protocol):
     def execution_provider(self) -> str:
         """What really runs the model."""
 
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """CUDA's numbers of the GPUs that run it; none on the CPU."""
+
     def predict(self, images: Pixels) -> PredictionBatch:
         """Classifies uint8 [B, H, W, C], 0..255, B >= 1, of exactly the model's H, W and C."""
 
@@ -46,9 +52,11 @@ class Settings:
     threads: int
     """Threads of one inference; 0 takes all cores."""
     callers: int
-    """Threads that will call `predict` at the same time."""
+    """Threads that will call `predict` at the same time; on GPUs 0: as many as keep them busy."""
     buckets: tuple[int, ...]
     """Batch sizes that are run, ascending, from 1 on."""
+    gpus: str = "0"
+    """See `check_gpus`."""
     tensorrt: bool = False
     """On a GPU: TensorRT builds the parts of the graph that it can."""
     cuda_graphs: bool = False
@@ -109,20 +117,27 @@ def predict_in_buckets(
     return from_model(*parts[0], bundle.model_id)
 
 
-def warm_up(engine: Engine, settings: Settings) -> None:
+def warm_up(engine: Engine, buckets: tuple[int, ...], callers: int) -> None:
     """Runs every batch size in every caller at once: what the first use allocates and compiles is there afterwards."""
 
     def run_all(_: int) -> None:
-        for size in reversed(settings.buckets):  # the largest first: its memory serves the others
+        for size in reversed(buckets):  # the largest first: its memory serves the others
             engine.predict(np.zeros((size, *engine.bundle.input.shape), np.uint8))
 
-    with ThreadPoolExecutor(settings.callers, thread_name_prefix="warm-up") as pool:
-        list(pool.map(run_all, range(settings.callers)))
+    with ThreadPoolExecutor(callers, thread_name_prefix="warm-up") as pool:
+        list(pool.map(run_all, range(callers)))
 
 
 def on_gpu(engine: Engine) -> bool:
     """Whether a GPU runs the model."""
-    return engine.execution_provider.startswith(("CUDA", "Tensorrt"))
+    return bool(engine.gpus)
+
+
+def check_gpus(text: str) -> None:
+    """Raises `InputError` unless it is `all`, or different numbers separated by commas."""
+    numbers = text.split(",")
+    if text != "all" and not (all(map(str.isdecimal, numbers)) and len(set(map(int, numbers))) == len(numbers)):
+        raise InputError(f"gpus is {text!r}: all, or different numbers separated by commas wanted, such as 0,1")
 
 
 def check_images(images: NDArray[Any], bundle: Bundle) -> None:

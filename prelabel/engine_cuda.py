@@ -1,4 +1,4 @@
-"""ONNX Runtime on an NVIDIA GPU: a session with a CUDA stream and bound buffers of its own for each caller.
+"""ONNX Runtime on NVIDIA GPUs: a session with a CUDA stream and bound buffers of its own for each caller.
 
 Written to ONNX Runtime's documentation of its CUDA and TensorRT providers and not yet measured on a GPU;
 `make gpu-check` does that where there is one.
@@ -20,8 +20,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from prelabel.bundle import Bundle
-from prelabel.engine_base import Raw, Settings, predict_in_buckets
-from prelabel.errors import DeviceError
+from prelabel.engine_base import GPU_CALLERS, Raw, Settings, predict_in_buckets
+from prelabel.errors import DeviceError, InputError
 from prelabel.images import Pixels
 from prelabel.precisions import Precision
 from prelabel.predictions import PredictionBatch
@@ -30,7 +30,9 @@ logger = logging.getLogger(__name__)
 
 PROVIDER = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
-DEVICE_ID = 0
+
+_REGISTER_PORTABLE = 1
+"""cudaHostRegisterPortable: page-locked for every GPU, not only for the one that this thread used last."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,14 @@ class Caller:
 
 @dataclass(frozen=True)
 class CudaEngine:
-    """Sessions over a verified bundle, one for each caller."""
+    """Sessions over a verified bundle, one for each caller, in turn on each GPU."""
 
     bundle: Bundle
     execution_provider: str
     buckets: tuple[int, ...]
-    callers: "queue.LifoQueue[Caller]"
+    gpus: tuple[int, ...]
+    callers: "queue.Queue[Caller]"
+    """Free sessions; the one that has been free for longest comes first, so that the GPUs share the work."""
 
     def predict(self, images: Pixels) -> PredictionBatch:
         """Classifies uint8 [B, H, W, C], 0..255, B >= 1; waits where all sessions are in use.
@@ -93,6 +97,7 @@ def load(bundle: Bundle, directory: Path, precision: Precision, settings: Settin
 
     Raises:
         DeviceError: CUDA, or TensorRT where it was asked for, does not work here.
+        InputError: There are more GPUs than callers.
     """
     wanted = TENSORRT if settings.tensorrt else PROVIDER
     available: Sequence[str] = onnxruntime.get_available_providers()
@@ -103,10 +108,12 @@ def load(bundle: Bundle, directory: Path, precision: Precision, settings: Settin
         )
     _find_cuda_libraries()
     model = (directory / bundle.file_of(precision)).read_bytes()
-    callers: queue.LifoQueue[Caller] = queue.LifoQueue()
+    callers: queue.Queue[Caller] = queue.Queue()
     try:
-        for _ in range(settings.callers):
-            session = _session(model, bundle, settings)
+        gpus = _choose(settings.gpus, settings.callers)
+        for number in range(settings.callers or GPU_CALLERS * len(gpus)):
+            gpu = gpus[number % len(gpus)]
+            session = _session(model, bundle, settings, gpu)
             running = session.get_providers()
             # Listed providers are only compiled in; the session alone knows what runs.
             if running[0] != wanted:
@@ -114,24 +121,41 @@ def load(bundle: Bundle, directory: Path, precision: Precision, settings: Settin
                     f"device cuda does not work here: ONNX Runtime fell back to {running[0]} "
                     "(no driver or CUDA libraries?)"
                 )
-            caller = Caller(session, {size: _buffers(session, bundle, size, settings) for size in settings.buckets})
+            buffers = {size: _buffers(session, bundle, size, settings, gpu) for size in settings.buckets}
+            caller = Caller(session, buffers)
             for size in reversed(settings.buckets):
                 # While a graph is recorded no other thread may use the GPU, so this is no work for `warm_up`.
                 caller.run(np.zeros((size, *bundle.input.shape), np.uint8))
             callers.put(caller)
-    except DeviceError:
+    except (DeviceError, InputError):
         raise
     except Exception as error:  # ONNX Runtime raises its own classes, which all derive from Exception only
         raise DeviceError(f"device cuda does not work here: {' '.join(str(error).split())[:300]}") from error
     name = wanted if precision == "float32" else f"{wanted} {precision}"
-    return CudaEngine(bundle, name, settings.buckets, callers)
+    return CudaEngine(bundle, name, settings.buckets, gpus, callers)
 
 
-def provider_options(bundle: Bundle, settings: Settings) -> list[tuple[str, dict[str, str]]]:
+def _choose(wanted: str, callers: int) -> tuple[int, ...]:
+    """Returns the numbers of the GPUs that are wanted (see `check_gpus`); a session tells whether they are there."""
+    gpus = tuple(range(_count_gpus())) if wanted == "all" else tuple(map(int, wanted.split(",")))
+    if 0 < callers < len(gpus):
+        raise InputError(f"{callers} inferences at a time leave some of {len(gpus)} GPUs idle: one for each wanted")
+    return gpus
+
+
+def _count_gpus() -> int:
+    count = ctypes.c_int()
+    status = _cuda_runtime().cudaGetDeviceCount(ctypes.byref(count))
+    if status or not count.value:
+        raise DeviceError(f"device cuda does not work here: CUDA finds {count.value} GPUs (status {status})")
+    return count.value
+
+
+def provider_options(bundle: Bundle, settings: Settings, gpu: int) -> list[tuple[str, dict[str, str]]]:
     """Returns the providers in order of preference with their options, as `InferenceSession` takes them."""
     graphs = "1" if settings.cuda_graphs else "0"
     cuda = {
-        "device_id": str(DEVICE_ID),
+        "device_id": str(gpu),
         "arena_extend_strategy": "kSameAsRequested",
         # TensorFloat-32 has 10 bits of mantissa: no float32, and nothing that the export's parity check has seen.
         "use_tf32": "0",
@@ -143,7 +167,7 @@ def provider_options(bundle: Bundle, settings: Settings) -> list[tuple[str, dict
     shape = "x".join(str(size) for size in bundle.input.shape)
     largest = settings.buckets[-1]
     tensorrt = {
-        "device_id": str(DEVICE_ID),
+        "device_id": str(gpu),
         "trt_cuda_graph_enable": graphs,
         # One engine for all batch sizes: without a profile, each new size would build another for seconds.
         "trt_profile_min_shapes": f"{bundle.input_name}:1x{shape}",
@@ -153,17 +177,17 @@ def provider_options(bundle: Bundle, settings: Settings) -> list[tuple[str, dict
     return [(TENSORRT, tensorrt), (PROVIDER, cuda)]
 
 
-def _session(model: bytes, bundle: Bundle, settings: Settings) -> Any:
+def _session(model: bytes, bundle: Bundle, settings: Settings, gpu: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # What runs on the CPU of such a graph is shapes: one thread does.
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model, options, providers=provider_options(bundle, settings))
+    return onnxruntime.InferenceSession(model, options, providers=provider_options(bundle, settings, gpu))
 
 
-def _buffers(session: Any, bundle: Bundle, size: int, settings: Settings) -> Buffers:
+def _buffers(session: Any, bundle: Bundle, size: int, settings: Settings, gpu: int) -> Buffers:
     def on_gpu(shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
-        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, "cuda", DEVICE_ID)
+        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, "cuda", gpu)
 
     shape = (size, *bundle.input.shape)
     images = on_gpu(shape, np.uint8)
@@ -189,7 +213,7 @@ def page_locked(array: NDArray[Any]) -> NDArray[Any]:
     """
     cuda = _cuda_runtime()
     address = ctypes.c_void_p(array.ctypes.data)
-    status = cuda.cudaHostRegister(address, ctypes.c_size_t(array.nbytes), ctypes.c_uint(0))
+    status = cuda.cudaHostRegister(address, ctypes.c_size_t(array.nbytes), ctypes.c_uint(_REGISTER_PORTABLE))
     if status:
         raise DeviceError(f"device cuda does not work here: cudaHostRegister of {array.nbytes} bytes failed ({status})")
     # At the end of the process CUDA may be gone before this, and frees everything anyway.

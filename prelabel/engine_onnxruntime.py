@@ -29,6 +29,7 @@ class OnnxEngine:
     session: Any
     execution_provider: str
     buckets: tuple[int, ...]
+    gpus: tuple[int, ...] = ()
 
     def predict(self, images: Pixels) -> PredictionBatch:
         """Classifies uint8 [B, H, W, C], 0..255, B >= 1.

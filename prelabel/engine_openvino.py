@@ -37,6 +37,7 @@ class OpenVinoEngine:
     buckets: tuple[int, ...]
     requests: "queue.LifoQueue[Any]"
     """Free infer requests; the one used last comes first, its memory is in the cache."""
+    gpus: tuple[int, ...] = ()
 
     def predict(self, images: Pixels) -> PredictionBatch:
         """Classifies uint8 [B, H, W, C], 0..255, B >= 1; waits where all requests are in use.

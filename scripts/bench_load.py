@@ -1,10 +1,13 @@
 """The load generator of `make bench-serving`: one process, gRPC on one event loop, requests made beforehand.
 
+It speaks prelabel.v1 and the Open Inference Protocol, which other servers speak, too.
+
 Messages are sent and received as bytes: what the client does with an answer is not the server's speed. Prints one line
 of JSON with the answers in the time measured, their latencies, and the processor time that this process took.
 """
 
 import asyncio
+import contextlib
 import json
 import time
 from dataclasses import dataclass
@@ -17,6 +20,9 @@ import tyro
 from prelabel.client import MAX_MESSAGE_BYTES
 from prelabel.v1 import prelabel_pb2 as pb
 
+PREDICT = "/prelabel.v1.PrelabelService/Predict"
+PREDICT_STREAM = "/prelabel.v1.PrelabelService/PredictStream"
+INFER = "/inference.GRPCInferenceService/ModelInfer"
 REQUESTS = 16
 """Different requests that are sent in turn."""
 WARM_UP_S = 0.5
@@ -31,6 +37,10 @@ class Options:
     """HOST:PORT of the server."""
     kind: Literal["unary", "stream"] = "unary"
     """Calls of Predict, or streams of PredictStream."""
+    model_name: str = ""
+    """Speak the Open Inference Protocol instead, calls of ModelInfer, and ask this model."""
+    connections: int = 1
+    """Connections over which the calls are spread."""
     images: int = 1
     """Images of a request."""
     shape: tuple[int, int, int] = (28, 28, 1)
@@ -88,13 +98,25 @@ async def load(options: Options) -> dict[str, Any]:
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ]
-    async with grpc.aio.insecure_channel(options.address, options=limits) as channel:
+    limits += [("grpc.use_local_subchannel_pool", 1)]  # a connection of its own for each channel
+    async with contextlib.AsyncExitStack() as stack:
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(options.address, options=limits))
+            for _ in range(options.connections)
+        ]
         if options.kind == "unary":
-            predict = channel.unary_unary("/prelabel.v1.PrelabelService/Predict")
-            await asyncio.gather(*(call(predict, requests, counter) for _ in range(options.in_flight)))
+            unary = [channel.unary_unary(INFER if options.model_name else PREDICT) for channel in channels]
+            calls = [call(unary[i % len(unary)], requests, counter) for i in range(options.in_flight)]
+            await asyncio.gather(*calls)
         else:
-            predict = channel.stream_stream("/prelabel.v1.PrelabelService/PredictStream")
-            await asyncio.gather(*(stream(predict, requests, counter, options) for _ in range(options.streams)))
+            duplex = [channel.stream_stream(PREDICT_STREAM) for channel in channels]
+            calls = [stream(duplex[i % len(duplex)], requests, counter, options) for i in range(options.streams)]
+            await asyncio.gather(*calls)
+    return result(options, counter, time.process_time() - cpu_s)
+
+
+def result(options: Options, counter: Counter, cpu_s: float) -> dict[str, Any]:
+    """Returns what was counted."""
     seconds = counter.ended_s - counter.started_s
     milliseconds = 1e3 * np.array(counter.latencies_s)
     return {
@@ -102,7 +124,7 @@ async def load(options: Options) -> dict[str, Any]:
         "answers_per_s": counter.answers / seconds,
         "images_per_s": counter.answers * options.images / seconds,
         "latency_ms": {f"p{q:g}": float(np.percentile(milliseconds, q)) for q in (50, 90, 99, 99.9)},
-        "client_cpu_s": time.process_time() - cpu_s,
+        "client_cpu_s": cpu_s,
     }
 
 
@@ -113,8 +135,16 @@ def make_requests(options: Options) -> list[bytes]:
     for _ in range(REQUESTS):
         shape = (options.images, *options.shape)
         pixels = generator.integers(0, 256, shape, np.uint8)
-        tensor = pb.ImageTensor(shape=shape, dtype=pb.DATA_TYPE_UINT8, data=pixels.tobytes())
-        requests.append(pb.PredictRequest(tensor=tensor, raw_answers=options.raw).SerializeToString())
+        if options.model_name:
+            # Here, because a process that holds these messages cannot hold tritonclient's (`scripts.bench_triton`).
+            from serving.inference_v2 import open_inference_pb2 as v2
+
+            message = v2.ModelInferRequest(model_name=options.model_name, raw_input_contents=[pixels.tobytes()])
+            message.inputs.add(name="images", datatype="UINT8", shape=shape)
+            requests.append(message.SerializeToString())
+        else:
+            tensor = pb.ImageTensor(shape=shape, dtype=pb.DATA_TYPE_UINT8, data=pixels.tobytes())
+            requests.append(pb.PredictRequest(tensor=tensor, raw_answers=options.raw).SerializeToString())
     return requests
 
 

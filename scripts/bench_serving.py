@@ -7,41 +7,47 @@ to docs/results/serving.json; `make docs` renders them.
 """
 
 import contextlib
+import functools
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from prelabel.bundle import load_bundle
+from prelabel.bundle import MODEL_FILE, load_bundle
 from prelabel.client import PrelabelClient
 from prelabel.errors import InputError
 from prelabel.files import write_text_atomically
 from scripts.provenance import provenance
 
 COMMAND = "make bench-serving"
+WITH_PEER = f"{COMMAND} ARGS='--peer-python PEER/bin/python'"
 Row = dict[str, Any]
 
 BULK = 256
 """Images of a bulk request."""
 SINGLES_IN_FLIGHT = 64
 """Single images at the same time."""
+CONNECTIONS = 8
+"""Of as many clients, where several processes share the port: the kernel spreads connections, not calls."""
 CURVE_BATCHES = (1, 4, 16, 64, 256, 1024)
 CURVE_IN_FLIGHT = (1, 4, 16, 64, 256)
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure the server; about eight minutes, and four more for the memory, on two free cores."""
+    """Measure the server; about fifteen minutes with a peer, and four more for the memory, on two free cores."""
 
     model: Path = Path("runs/demo/bundle")
     """The bundle that every server runs."""
@@ -53,6 +59,9 @@ class Options:
     """Images that the server answers while its memory is watched; 0: not measured."""
     starts: int = 7
     """Cold starts."""
+    peer_python: Path | None = None
+    """Python of an environment with `mlserver`, `onnxruntime` and `numpy`: MLServer is measured beside ours. None: it
+    is left out. (python -m venv PEER && PEER/bin/pip install mlserver onnxruntime; then PEER/bin/python)"""
     results: Path = Path("docs/results/serving.json")
     """Where results go."""
 
@@ -64,7 +73,7 @@ def main() -> None:
         raise InputError("--rounds and --starts must be 1 or more")
     bundle = load_bundle(options.model)
     content: dict[str, Any] = {
-        **provenance(COMMAND),
+        **provenance(WITH_PEER if options.peer_python else COMMAND),
         "model": {"name": bundle.name, "input": bundle.input.shape, "classes": len(bundle.classes)},
         "rounds": options.rounds,
         "seconds": options.seconds,
@@ -82,6 +91,13 @@ def main() -> None:
         }
         content["picked"] = picked(ours)
         turns = plan(options, ours, pinned, naive, empty, engines)
+        two = stack.enter_context(server(options.model, "--processes", "2"))
+        turns |= plan_processes(options, ours, two)
+        turns |= plan_protocol(options, bundle.name, "", ours)
+        turns |= plan_protocol(options, bundle.name, "-onnxruntime", pinned, clients=("load",))
+        if options.peer_python is not None:
+            other, content["peer"] = stack.enter_context(peer(options.peer_python, options.model, bundle.name))
+            turns |= plan_protocol(options, bundle.name, "-peer", other)
         measured: dict[str, list[Row]] = {name: [] for name in turns}
         for number in range(options.rounds):
             for name, turn in turns.items():
@@ -108,16 +124,32 @@ class Running:
 
     process: "subprocess.Popen[str]"
     address: str
+    started: dict[str, Any] = field(default_factory=dict)
+    """What our server said when it served."""
+
+    @property
+    def pids(self) -> list[int]:
+        """Numbers of its processes."""
+        return [self.process.pid, *self.started.get("workers", {}).values()]
 
     def resident_bytes(self) -> int:
         """Resident memory now."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids)
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def cpu_s(self) -> float:
         """Processor seconds so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self.pids]
+        return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
+
+    def answered_images(self) -> int:
+        """How many images our server has answered, by its metrics."""
+        with urllib.request.urlopen(f"http://{self.started['metrics_address']}/metrics", timeout=30) as response:
+            found = re.search(
+                r'^prelabel_images_total{outcome="answered"} (\S+)$', response.read().decode(), re.MULTILINE
+            )
+        assert found is not None
+        return int(float(found[1]))
 
 
 def picked(where: Running) -> str:
@@ -159,18 +191,47 @@ def plan(
     }
 
 
-def load(where: Running, seconds: float, **what: Any) -> Row:
-    """Runs the load generator against a server."""
+def plan_processes(options: Options, one: Running, two: Running) -> dict[str, Callable[[], Row]]:
+    """Returns the measurements of one and of two processes on a port, under the same load over several connections."""
+    singles = {"in_flight": SINGLES_IN_FLIGHT, "connections": CONNECTIONS}
+    bulk = {"kind": "stream", "images": BULK, "in_flight": 8, "streams": CONNECTIONS, "connections": CONNECTIONS}
+    return {
+        "singles-connections": lambda: load(one, options.seconds, **singles),
+        "singles-processes": lambda: load(two, options.seconds, **singles),
+        "bulk-connections": lambda: load(one, options.seconds, **bulk),
+        "bulk-processes": lambda: load(two, options.seconds, **bulk),
+    }
+
+
+def plan_protocol(
+    options: Options, name: str, suffix: str, where: Running, clients: tuple[str, ...] = ("load", "triton")
+) -> dict[str, Callable[[], Row]]:
+    """Returns the measurements of a server by the Open Inference Protocol, with our load generator and Triton's."""
+    loads = {
+        "bulk-oip": {"images": BULK, "in_flight": 16, "model_name": name},
+        "singles-oip": {"in_flight": SINGLES_IN_FLIGHT, "model_name": name},
+    }
+    turns: dict[str, Callable[[], Row]] = {}
+    for title, what in loads.items():
+        for client in clients:
+            title_of_client = title if client == "load" else f"{title}-tritonclient"
+            turns[title_of_client + suffix] = functools.partial(load, where, options.seconds, client, **what)
+    return turns
+
+
+def load(where: Running, seconds: float, client: str = "load", **what: Any) -> Row:
+    """Runs a load generator against a server."""
     cpu_s = where.cpu_s()
-    process = subprocess.run(load_command(where, seconds, **what), stdout=subprocess.PIPE, text=True, check=True)
+    command = load_command(where, seconds, client, **what)
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     row: Row = json.loads(process.stdout)
     return row | {"server_cpu_s": where.cpu_s() - cpu_s}
 
 
-def load_command(where: Running, seconds: float, **what: Any) -> list[str]:
-    """Returns the load generator's command."""
+def load_command(where: Running, seconds: float, client: str = "load", **what: Any) -> list[str]:
+    """Returns a load generator's command."""
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in what.items()]
-    module = [sys.executable, "-m", "scripts.bench_load"]
+    module = [sys.executable, "-m", f"scripts.bench_{client}"]
     return [*module, "--address", where.address, "--seconds", str(seconds), *flags]
 
 
@@ -190,17 +251,16 @@ def memory(options: Options) -> Row:
     """Returns a new server's resident memory over many images."""
     bulk = {"kind": "stream", "images": BULK, "in_flight": 8, "streams": 2}
     first = min(100_000, options.memory_images)
-    with server(options.model) as ours:
+    with server(options.model, "--metrics-port", "0") as ours:
         load(ours, 0.0, **bulk, total_images=first)
-        samples = [(0.0, ours.resident_bytes())]
-        started = time.perf_counter()
+        samples = [(ours.answered_images(), ours.resident_bytes())]
         command = load_command(ours, 0.0, **bulk, total_images=options.memory_images - first)
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:
             while running.poll() is None:
                 time.sleep(1.0)
-                samples.append((time.perf_counter() - started, ours.resident_bytes()))
+                samples.append((ours.answered_images(), ours.resident_bytes()))
     largest = max(size for _, size in samples[len(samples) // 2 :])
-    return {"images": options.memory_images, "samples": samples, "growth": largest / samples[0][1] - 1.0}
+    return {"images": options.memory_images, "by_images": samples, "growth": largest / samples[0][1] - 1.0}
 
 
 def cold_start(model: Path) -> float:
@@ -225,7 +285,7 @@ def server(model: Path, *flags: str) -> Iterator[Running]:
             if not line:
                 raise InputError(f"{' '.join(command)} did not start")
         try:
-            yield Running(process, f"127.0.0.1:{int(port_file.read_text())}")
+            yield Running(process, f"127.0.0.1:{int(port_file.read_text())}", json.loads(line))
         finally:
             process.send_signal(signal.SIGTERM)
             process.communicate()
@@ -239,6 +299,24 @@ def reference(kind: str, model: Path) -> Iterator[Running]:
         assert process.stdout is not None
         try:
             yield Running(process, f"127.0.0.1:{int(process.stdout.readline())}")
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def peer(python: Path, model: Path, name: str) -> Iterator[tuple[Running, dict[str, str]]]:
+    """Runs MLServer in its own environment; yields it and the versions of what it is made of."""
+    command = [str(python), str(Path(__file__).parent / "bench_peer.py"), str(model / MODEL_FILE), name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = ""
+        while not line.startswith("{"):  # its log goes the same way
+            line = process.stdout.readline()
+            if not line:
+                raise InputError(f"--peer-python {python}: {' '.join(command)} did not start")
+        said = json.loads(line)
+        try:
+            yield Running(process, f"127.0.0.1:{said['port']}"), said["versions"]
         finally:
             process.kill()
 

@@ -1,9 +1,11 @@
-"""Checks the CUDA path on a machine that has a GPU: answers against the CPU's, images/s, GPU memory.
+"""Checks the CUDA path on a machine that has GPUs: answers against the CPU's, images/s, GPU memory.
 
 Every way to run a bundle there takes its turn: float32 and, where the bundle allows it, float16; by the CUDA provider,
-with CUDA graphs, and by TensorRT where it is installed. Results go to docs/results/gpu.json.
+with CUDA graphs, and by TensorRT where it is installed; on the first GPU, and on all of them where there are several.
+Results go to docs/results/gpu.json.
 """
 
+import itertools
 import json
 import subprocess
 import sys
@@ -28,9 +30,13 @@ from scripts.provenance import provenance
 COMMAND = "python -m scripts.gpu_check"
 
 
+KINDS = ((False, False), (False, True), (True, False))
+"""TensorRT or not, CUDA graphs or not."""
+
+
 @dataclass(frozen=True)
 class Options:
-    """Check the CUDA path of a bundle on this machine's GPU."""
+    """Check the CUDA path of a bundle on this machine's GPUs."""
 
     model: Path = Path("runs/demo/bundle")
     """The bundle."""
@@ -51,6 +57,7 @@ class Way:
     precision: Precision
     tensorrt: bool
     cuda_graphs: bool
+    gpus: str
 
 
 def main() -> int:
@@ -79,19 +86,21 @@ def check(options: Options) -> dict[str, Any]:
     free_bytes = used_gpu_bytes()
     reference = load_engine(options.model, "cpu", runtime="onnxruntime", precision="float32")
     ways: list[dict[str, Any]] = []
+    names = gpu_names()
     precisions: list[Precision] = ["float32"]
     if bundle.allows("float16", "onnxruntime"):
         precisions.append("float16")
     for precision in precisions:
-        for tensorrt, graphs in ((False, False), (False, True), (True, False)):
-            way = Way(precision, tensorrt, graphs)
+        kinds = itertools.product(("0", "all") if len(names) > 1 else ("0",), KINDS)
+        for gpus, (tensorrt, graphs) in kinds:
+            way = Way(precision, tensorrt, graphs, gpus)
             try:
                 ways.append(measure(way, reference, images, options, free_bytes))
             except DeviceError as error:
                 if not tensorrt:  # TensorRT need not be there; CUDA has to be
                     raise
                 ways.append({"tensorrt": True, "precision": precision, "error": str(error)})
-    return {**provenance(COMMAND), "gpu": gpu_name(), "model_id": bundle.model_id, "ways": ways}
+    return {**provenance(COMMAND), "gpus": names, "model_id": bundle.model_id, "ways": ways}
 
 
 def measure(way: Way, reference: Engine, images: Pixels, options: Options, free_bytes: int) -> dict[str, Any]:
@@ -108,17 +117,20 @@ def measure(way: Way, reference: Engine, images: Pixels, options: Options, free_
         tensorrt=way.tensorrt,
         cuda_graphs=way.cuda_graphs,
         max_batch_size=max(options.batches),
+        gpus=way.gpus,
     )
     assert isinstance(engine, CudaEngine)
-    expected, got = reference.predict(images), engine.predict(images)
-    differences = np.abs(expected.probabilities - got.probabilities)
+    callers = engine.callers.qsize()
+    expected = reference.predict(images)
+    # One after the other, each is answered by the next session: every session of every GPU is compared.
+    answers = [engine.predict(images) for _ in range(callers)]
+    differences = np.stack([np.abs(expected.probabilities - got.probabilities) for got in answers])
     tolerance = engine.bundle.parity.tolerance
     if way.precision == "float32" and differences.max() > tolerance:
         raise ParityError(
             f"{engine.execution_provider} differs from the CPU by {differences.max():.2e} (allowed {tolerance:.0e}) "
             f"with tensorrt={way.tensorrt}, cuda_graphs={way.cuda_graphs}"
         )
-    callers = engine.callers.qsize()
     rates = {str(size): throughput(engine, images[:size], callers, options.seconds) for size in options.batches}
     return {
         "execution_provider": engine.execution_provider,
@@ -126,10 +138,11 @@ def measure(way: Way, reference: Engine, images: Pixels, options: Options, free_
         "tensorrt": way.tensorrt,
         "cuda_graphs": way.cuda_graphs,
         "io_binding": True,  # the only way that the engine has
+        "gpus": engine.gpus,
         "callers": callers,
         "images": len(images),
         "max_difference": float(differences.max()),
-        "agreement": float((expected.label_index == got.label_index).mean()),
+        "agreement": min(float((expected.label_index == got.label_index).mean()) for got in answers),
         "images_per_s": rates,
         "gpu_memory_bytes": used_gpu_bytes() - free_bytes,
     }
@@ -151,19 +164,20 @@ def throughput(engine: Engine, batch: Pixels, callers: int, seconds: float) -> f
 
 
 def used_gpu_bytes() -> int:
-    """Returns the used memory of the first GPU, that of other processes included."""
-    return int(_nvidia_smi("memory.used")) << 20
+    """Returns the used memory of all GPUs, that of other processes included."""
+    return sum(map(int, _nvidia_smi("memory.used"))) << 20
 
 
-def gpu_name() -> str:
-    """Returns the name of the first GPU and its driver's version."""
+def gpu_names() -> list[str]:
+    """Returns each GPU's name and driver's version."""
     return _nvidia_smi("name,driver_version")
 
 
-def _nvidia_smi(fields: str) -> str:
-    command = ["nvidia-smi", "--id=0", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+def _nvidia_smi(fields: str) -> list[str]:
+    """Returns a line for each GPU."""
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError) as error:
         raise DeviceError(
             f"there is no NVIDIA GPU here that nvidia-smi knows of ({error}): run this on a machine with one"

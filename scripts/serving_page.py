@@ -5,10 +5,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scripts.bench_serving import BULK, SINGLES_IN_FLIGHT
+from scripts.bench_serving import BULK, CONNECTIONS, SINGLES_IN_FLIGHT
 
 Row = dict[str, Any]
 Content = dict[str, Any]
+
+
+FURTHER = (
+    (
+        f"two processes: single images on {CONNECTIONS} connections; one process",
+        "singles-processes",
+        "singles-connections",
+    ),
+    (f"two processes: bulk on {CONNECTIONS} connections; one process", "bulk-processes", "bulk-connections"),
+    ("Open Inference Protocol: bulk, 16 in flight; MLServer", "bulk-oip", "bulk-oip-peer"),
+    ("the same, ours with ONNX Runtime in float32, too", "bulk-oip-onnxruntime", "bulk-oip-peer"),
+    ("the same, asked by tritonclient", "bulk-oip-tritonclient", "bulk-oip-tritonclient-peer"),
+    (
+        f"Open Inference Protocol: single images, {SINGLES_IN_FLIGHT} in flight; MLServer",
+        "singles-oip",
+        "singles-oip-peer",
+    ),
+    ("the same, asked by tritonclient", "singles-oip-tritonclient", "singles-oip-tritonclient-peer"),
+)
+"""Title, ours, the other one: what is measured with options that not every result has."""
 
 
 def targets(content: Content) -> str:
@@ -41,6 +61,7 @@ def targets(content: Content) -> str:
         against(f"single images, {SINGLES_IN_FLIGHT} in flight; the naive server", "singles", "singles-naive", ">= 2"),
         against("single images on 4 streams; an empty handler", "streams", "streams-empty", ">= 0.6"),
         against("single images on 4 streams; the naive server", "streams", "streams-naive", ""),
+        *(against(*row, "") for row in FURTHER if row[1] in measured and row[2] in measured),
         "",
         "| | median (extremes) | aim |",
         "|---|---|---|",
@@ -60,9 +81,21 @@ def targets(content: Content) -> str:
             *lines,
             "",
             f"`{content['command']}`, commit {content['commit'][:12]}, {machine}; `auto` took {content['picked']}; "
-            f"medians and extremes of {content['rounds']} rounds.",
+            f"medians and extremes of {content['rounds']} rounds.{_peer(content)}",
+            *(
+                ["", "![Memory over images](images/serving_memory.png)"]
+                if "by_images" in content.get("memory", {})
+                else []
+            ),
         ]
     )
+
+
+def _peer(content: Content) -> str:
+    if "peer" not in content:
+        return ""
+    versions = content["peer"]
+    return f" MLServer {versions['mlserver']} with ONNX Runtime {versions['onnxruntime']} in float32."
 
 
 def plots(folder: Path, content: Content) -> None:
@@ -79,6 +112,21 @@ def plots(folder: Path, content: Content) -> None:
         ("p50", "p90", "p99"),
         "ms",
     )
+    if "by_images" in content.get("memory", {}):
+        _plot_memory(folder / "serving_memory.png", content["memory"]["by_images"])
+
+
+def _plot_memory(file: Path, samples: list[tuple[int, int]]) -> None:
+    """Draws (images answered, resident bytes) from zero on: what matters is whether it grows."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([images / 1e6 for images, _ in samples], [size / 2**20 for _, size in samples])
+    largest = max(size for _, size in samples) / 2**20
+    axes.set(xlabel="million images answered", ylabel="resident memory, MiB", ylim=(0, 1.2 * largest))
+    axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=110)
 
 
 def _plot(file: Path, rows: list[Row], x: str, title: str, columns: tuple[str, ...], unit: str = "images/s") -> None:

@@ -1,5 +1,7 @@
 """prelabel.v1.AdminService: what an operator asks of the models; `serving.access` lets nobody else in."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from prelabel.errors import BundleError, InputError
@@ -17,10 +19,15 @@ _STATES: dict[State, "pb.ModelState.ValueType"] = {
 
 
 class AdminService(AdminServiceServicer):
-    """Lists the models and has them looked for anew."""
+    """Lists the models and has them looked for anew.
 
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    Args:
+        models: Those of this process.
+        reload_others: Has the other processes on this port do the same, and waits for them; None: there are none.
+    """
+
+    def __init__(self, models: Models, reload_others: Callable[[], Awaitable[None]] | None = None) -> None:
+        self._models, self._reload_others = models, reload_others
 
     def add_to(self, server: Any) -> None:
         """Registers the service with a server that has not started, or with its routes."""
@@ -31,9 +38,12 @@ class AdminService(AdminServiceServicer):
         return pb.ListModelsResponse(models=map(_message, self._models.statuses()))
 
     async def Reload(self, request: pb.ReloadRequest, context: Any) -> pb.ReloadResponse:  # noqa: N802
-        """Brings what is served in line with the directory."""
+        """Brings what is served in line with the directory, in every process that serves on this port."""
+        everywhere: list[Awaitable[None]] = [self._models.reload()]
+        if self._reload_others is not None:
+            everywhere.append(self._reload_others())
         try:
-            await self._models.reload()
+            await asyncio.gather(*everywhere)
         except BundleError as error:
             # Other callers must not read what it says of the server's files; operators have to.
             raise InputError(str(error)) from error

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prelabel.engine import Device, PrecisionChoice, RuntimeChoice
+from prelabel.engine import Device, PrecisionChoice, RuntimeChoice, check_gpus
 from prelabel.errors import InputError
 from prelabel.images import MAX_IMAGE_PIXELS
 from prelabel.tls import is_loopback
@@ -33,6 +33,9 @@ class Config:
     """What computes on it: auto times both at the start (a fraction of a second) and takes the faster one."""
     precision: PrecisionChoice = "auto"
     """Numbers inside the model: auto takes the fastest of those that the bundle allows; float32 is always allowed."""
+    gpus: str = "0"
+    """GPUs that run the model where CUDA does: numbers separated by commas, or `all`. The first alone, because several
+    have not been measured yet."""
     tensorrt: bool = False
     """On a GPU: TensorRT builds what it can of the graph. Off, since that takes seconds to minutes at each start."""
     cuda_graphs: bool = False
@@ -50,7 +53,11 @@ class Config:
     max_queue_mib: int = 512
     """Most unanswered pixels in MiB: bounds the server's memory whatever the size of the images."""
     instances: int = 0
-    """Inferences at the same time, each on one CPU core; 0: one for each core, or 2 on a GPU (copy and compute)."""
+    """Inferences at the same time, each on one CPU core; 0: one for each core, or 2 on each GPU (copy and compute). Of
+    several processes: in each of them, and 0 shares the cores out."""
+    processes: int = 1
+    """Worker processes that share the port (Linux), each with models, queue and limits of its own. More than one pays
+    where many clients send single images: one process answers some thousand of them a second, whatever the cores."""
     drain_timeout_s: float = 25.0
     """How long a stopping server goes on answering; below the 30 s after which Kubernetes kills a container."""
     tls_certificate: Path | None = None
@@ -94,6 +101,9 @@ class Config:
             raise InputError(f"preferred_batch_size is {self.preferred_batch_size}: 0 (automatic) or more wanted")
         if self.instances < 0:
             raise InputError(f"instances is {self.instances}: 0 (automatic) or more wanted")
+        if self.processes < 1:
+            raise InputError(f"processes is {self.processes}: at least 1 wanted")
+        check_gpus(self.gpus)
         if not 0 <= self.drain_timeout_s < float("inf"):
             raise InputError(f"drain_timeout_s is {self.drain_timeout_s}: 0 or more seconds wanted")
         if not 2 <= self.max_message_mib <= 1024:

@@ -1,4 +1,4 @@
-"""GPU memory as NVIDIA's management library tells it, on machines that have it."""
+"""Each GPU's memory and load as NVIDIA's management library tells them, on machines that have it."""
 
 import contextlib
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 
-def gpu_memory() -> Collector | None:
+def gpu_metrics() -> Collector | None:
     """Returns a collector of the machine's GPUs; None without nvidia-ml-py, a driver or a GPU."""
     try:
         import pynvml
@@ -19,10 +19,10 @@ def gpu_memory() -> Collector | None:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError:
         return None
-    return _GpuMemory(pynvml, handles) if handles else None
+    return _Gpus(pynvml, handles) if handles else None
 
 
-class _GpuMemory(Collector):
+class _Gpus(Collector):
     def __init__(self, nvml: Any, handles: list[Any]) -> None:
         self._nvml = nvml
         self._gpus = {str(i): handle for i, handle in enumerate(handles)}
@@ -30,10 +30,12 @@ class _GpuMemory(Collector):
     def collect(self) -> Iterable[Metric]:
         used = GaugeMetricFamily("prelabel_gpu_memory_used_bytes", "In use by all programs.", labels=["gpu"])
         capacity = GaugeMetricFamily("prelabel_gpu_memory_capacity_bytes", "What the GPU has.", labels=["gpu"])
+        busy = GaugeMetricFamily("prelabel_gpu_utilization_ratio", "Share of the time in use.", labels=["gpu"])
         for gpu, handle in self._gpus.items():
             # A GPU that fell off the bus is a gap in its series; the other metrics are still wanted.
             with contextlib.suppress(self._nvml.NVMLError):
                 memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
                 used.add_metric([gpu], memory.used)
                 capacity.add_metric([gpu], memory.total)
-        return used, capacity
+                busy.add_metric([gpu], self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
+        return used, capacity, busy

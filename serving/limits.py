@@ -2,6 +2,9 @@
 
 from serving.config import Config
 
+MAX_PENDING_CALLS = 16_384
+"""About three seconds of single images, at some 16 KB each."""
+
 
 def channel_options(config: Config) -> tuple[tuple[str, int], ...]:
     """Returns the options of the server's port; each says what it defends."""
@@ -12,6 +15,10 @@ def channel_options(config: Config) -> tuple[tuple[str, int], ...]:
         ("grpc.max_send_message_length", max_message_bytes),
         # One connection's share of a server; a client with more calls opens more connections.
         ("grpc.max_concurrent_streams", 1000),
+        # Calls that the event loop has not begun. Left alone, gRPC ends calls at random as CANCELLED from 1,000 on, and
+        # all from 3,000 on: a crowd that comes at once, or a second of work that piles up. Equal ones make it a limit.
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
         # File descriptors, and with the line above the number of open calls.
         ("grpc.max_allowed_incoming_connections", config.max_connections),
         # Connections that never finish their handshake would hold those places; a slow network needs about a second.
@@ -29,6 +36,7 @@ def channel_options(config: Config) -> tuple[tuple[str, int], ...]:
         # refuses at random between the two; equal ones make it a limit.
         ("grpc.max_metadata_size", 8 << 10),
         ("grpc.absolute_max_metadata_size", 8 << 10),
-        # Without this a second server on the same port would take half of the connections instead of an error.
-        ("grpc.so_reuseport", 0),
+        # A second server on the same port would take half of the connections instead of an error. Several processes of
+        # one server are meant to; `serving.shared_port` then sees to it that there is no other server.
+        ("grpc.so_reuseport", int(config.processes > 1)),
     )

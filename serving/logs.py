@@ -10,7 +10,15 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record with its time (UTC), level, logger, message, request id, `extra` fields and exception."""
+    """Formats a record with its time (UTC), level, logger, message, request id, `extra` fields and exception.
+
+    Args:
+        worker: Number of this worker process, which every line says; None: there is one process.
+    """
+
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._worker = {} if worker is None else {"worker": worker}
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns one line."""
@@ -19,6 +27,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._worker,
         }
         if (request_id := REQUEST_ID.get()) is not None:
             line["request_id"] = request_id
@@ -38,9 +47,9 @@ def demote_departures(record: logging.LogRecord) -> bool:
     return logging.getLogger().isEnabledFor(record.levelno)
 
 
-def configure(level: str) -> None:
-    """Sends every logger's records of at least `level` to stderr."""
+def configure(level: str, worker: int | None = None) -> None:
+    """Sends every logger's records of at least `level` to stderr; `worker` as for `JsonFormatter`."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter(worker))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("grpc._cython.cygrpc").addFilter(demote_departures)

@@ -14,7 +14,6 @@ from prometheus_client.registry import Collector
 import prelabel
 from prelabel.predictions import Priority
 from serving.batcher import Batcher
-from serving.gpu import gpu_memory
 from serving.model import Model
 from serving.models import Models
 from serving.observer import BatchRun
@@ -77,8 +76,6 @@ class Metrics(Observer):
         self._batch = self._histogram("prelabel_batch_images", "Images of one batch.", _IMAGES)
         self.registry.register(_ServerState(models, ready))
         ProcessCollector(registry=self.registry)
-        if gpus := gpu_memory():
-            self.registry.register(gpus)
 
     def rpc_ended(self, rpc: Rpc) -> None:
         """Counts a call, and what was refused before its request began."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prelabel.client import MAX_MESSAGE_BYTES
-from prelabel.engine import Engine, on_gpu, parallel_calls, usable_cores
+from prelabel.engine import Engine, parallel_calls, usable_cores
 from prelabel.errors import InputError
 from prelabel.images import Pixels
 from prelabel.predictions import PredictionBatch, Priority, with_failures
@@ -79,14 +79,14 @@ def start_model(engine: Engine, config: Config, version: str = "", observer: Bat
     Raises:
         InputError: One image of the model does not fit a message.
     """
-    gpu = on_gpu(engine)
+    gpus = len(engine.gpus)
     limits = BatchLimits(
         max_batch_size=config.max_batch_size,
-        preferred_batch_size=config.preferred_batch_size or (config.max_batch_size if gpu else CPU_BATCH_SIZE),
+        preferred_batch_size=config.preferred_batch_size or (config.max_batch_size if gpus else CPU_BATCH_SIZE),
         max_queue_delay_ms=config.max_queue_delay_ms,
         max_queue_images=config.max_queue_images,
         max_queue_bytes=config.max_queue_mib << 20,
-        instances=config.instances or parallel_calls(threads=1, gpu=gpu),
+        instances=config.instances or parallel_calls(threads=1, gpus=gpus, processes=config.processes),
     )
     decoder = Decoder(engine.bundle.input, usable_cores(), config.max_image_pixels)
     model = Model(engine, Batcher(engine, limits, observer), decoder, config.max_message_mib << 20, version)

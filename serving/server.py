@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from collections.abc import Awaitable, Callable
 
 import grpc
 import grpc.aio
@@ -32,9 +33,17 @@ logger = logging.getLogger(__name__)
 class Server:
     """Serves models, or says UNAVAILABLE to every request where there is none."""
 
-    def __init__(self, models: Models, config: Config) -> None:
-        """Takes models that are open; closes them with itself."""
-        self._models, self._config = models, config
+    def __init__(
+        self, models: Models, config: Config, reload_others: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Takes models that are open when it starts; closes them with itself.
+
+        Args:
+            models: What is served.
+            config: The options.
+            reload_others: Lets the other processes on this port look at their models, too.
+        """
+        self._models, self._config, self._reload_others = models, config, reload_others
         self._telemetry = Telemetry(config, models)
         self._watcher: asyncio.Task[None] | None = None
         self.port = config.port
@@ -43,6 +52,10 @@ class Server:
     def metrics_port(self) -> int | None:
         """Where Prometheus finds the metrics of a started server; None: nowhere."""
         return self._telemetry.port
+
+    def metrics_text(self) -> str:
+        """Returns the metrics of a started server in Prometheus's text format; any thread may ask."""
+        return self._telemetry.metrics_text()
 
     async def start(self) -> None:
         """Listens and answers from now on; `port` and `metrics_port` say where.
@@ -68,7 +81,7 @@ class Server:
         routes = Routes(layers, access.guard)
         self._service.add_to(routes)
         self._open_inference.add_to(routes)
-        AdminService(self._models).add_to(routes)
+        AdminService(self._models, self._reload_others).add_to(routes)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, routes)
         add_reflection((SERVICE, OPEN_INFERENCE, ADMIN_SERVICE, health.SERVICE_NAME), routes)
         self._server = grpc.aio.server(options=channel_options(self._config))
@@ -82,10 +95,7 @@ class Server:
                 self.port = self._server.add_secure_port(address, credentials)
             await self._server.start()
         except RuntimeError as error:
-            raise InputError(
-                f"cannot listen on {address}: the port is in use, or the host is no address of this machine; choose "
-                "another --port (0 takes a free one) or --host"
-            ) from error
+            raise cannot_listen(address) from error
         if self._config.reload_every_s:
             self._watcher = asyncio.create_task(self._models.watch(self._config.reload_every_s))
 
@@ -103,6 +113,14 @@ class Server:
         await self._models.close()
         await self._telemetry.close()
         logger.info("stopped")
+
+
+def cannot_listen(address: str) -> InputError:
+    """Returns the error for HOST:PORT."""
+    return InputError(
+        f"cannot listen on {address}: the port is in use, or the host is no address of this machine; choose another "
+        "--port (0 takes a free one) or --host"
+    )
 
 
 def _access(config: Config) -> Access:

@@ -63,6 +63,18 @@ def to_toml(
     return "\n".join(lines) + "\n"
 
 
+def to_flags(config: Config) -> list[str]:
+    """Returns the command line that makes these options, whatever the environment and files say."""
+    options = {field.name: field.default for field in dataclasses.fields(Config)}
+    values = {name: getattr(config, name) for name in NAMES}
+    return [flag for name, value in values.items() if value != options[name] for flag in _flags(name, value)]
+
+
+def from_flags(flags: Sequence[str]) -> Config:
+    """Returns the options of such a command line."""
+    return tyro.cli(Config, prog="python -m serving", args=flags)
+
+
 def _settings(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """Returns what file and environment set that no flag sets, and the place of each."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -112,7 +124,8 @@ def _flags(name: str, value: Any) -> list[str]:
         return [f"--{dashed}" if str(value).lower() in ("true", "1") else f"--no-{dashed}"]
     if isinstance(value, list):
         return [f"--{dashed}", *map(str, value)]
-    return [f"--{dashed}", str(value)]
+    # In one word: a value may begin with a dash.
+    return [f"--{dashed}={value}"]
 
 
 def _toml_value(value: Any) -> str:

@@ -5,8 +5,11 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from prometheus_client import generate_latest
+
 from serving.access_log import AccessLog
 from serving.config import Config
+from serving.gpu import gpu_metrics
 from serving.metrics import Metrics
 from serving.metrics_port import MetricsPort
 from serving.models import Models
@@ -21,6 +24,7 @@ class Telemetry:
 
     def __init__(self, config: Config, models: Models) -> None:
         self._config, self._models = config, models
+        self._metrics: Metrics | None = None
         self._port: MetricsPort | None = None
         self._spans: Spans | None = None
 
@@ -45,9 +49,16 @@ class Telemetry:
         if self._spans is not None:
             observers.append(self._spans)
         if self._config.metrics_port is not None:
-            metrics = Metrics(self._models, ready)
-            observers.append(metrics)
-            self._port = MetricsPort(self._config.metrics_host, self._config.metrics_port, metrics.registry)
+            self._metrics = Metrics(self._models, ready)
+            observers.append(self._metrics)
+            if self._config.processes == 1:  # the supervisor opens one port for all
+                if gpus := gpu_metrics():
+                    self._metrics.registry.register(gpus)
+                self._port = MetricsPort(self._config.metrics_host, self._config.metrics_port, self._metrics.registry)
+
+    def metrics_text(self) -> str:
+        """Returns the metrics in Prometheus's text format; nothing where there are none."""
+        return "" if self._metrics is None else generate_latest(self._metrics.registry).decode()
 
     async def close(self) -> None:
         """Sends the last spans and closes the metrics port."""

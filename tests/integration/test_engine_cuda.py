@@ -9,7 +9,7 @@ import pytest
 from conftest import tiny_images
 
 from prelabel.engine import load_engine, on_gpu
-from prelabel.errors import DeviceError
+from prelabel.errors import DeviceError, InputError
 from prelabel.precisions import PrecisionFigures
 from support.bundles import with_precisions
 from support.gpus import Gpu
@@ -107,3 +107,37 @@ def test_memory_that_cannot_be_locked_is_an_error(gpu: Gpu, tiny_bundle: Path) -
     gpu.refuses = True
     with pytest.raises(DeviceError, match=r"device cuda does not work here: cudaHostRegister of 64 bytes failed \(2\)"):
         load_engine(tiny_bundle, "cuda", callers=1)
+
+
+@pytest.mark.parametrize(("wanted", "gpus"), [("all", (0, 1, 2)), ("0,2", (0, 2))])
+def test_sessions_and_their_buffers_are_spread_over_the_gpus(
+    gpu: Gpu, tiny_bundle: Path, wanted: str, gpus: tuple[int, ...]
+) -> None:
+    gpu.count = 3
+    engine = load_engine(tiny_bundle, "cuda", gpus=wanted, max_batch_size=2, tensorrt=True)
+    assert engine.gpus == gpus
+    assert len(gpu.sessions) == 2 * len(gpus)
+    for session, number in zip(gpu.sessions, gpus * 2, strict=True):
+        assert {options["device_id"] for options in session.providers.values()} == {str(number)}
+        assert {device for value in session.bound for device in [value.device]} == {number}
+
+
+def test_gpus_share_the_work(gpu: Gpu, tiny_bundle: Path) -> None:
+    """What asks one after the other is answered by one GPU after the other."""
+    gpu.count = 2
+    engine = load_engine(tiny_bundle, "cuda", gpus="all", callers=2, max_batch_size=1)
+    while not gpu.entered.empty():
+        gpu.entered.get()
+    for pixel in (16, 128, 240, 16):
+        engine.predict(tiny_images([pixel]))
+    used = [gpu.entered.get().providers["CUDAExecutionProvider"]["device_id"] for _ in range(4)]
+    assert used in (["0", "1", "0", "1"], ["1", "0", "1", "0"])
+
+
+def test_gpus_that_would_idle_and_machines_without_one_are_refused(gpu: Gpu, tiny_bundle: Path) -> None:
+    gpu.count = 2
+    with pytest.raises(InputError, match="1 inferences at a time leave some of 2 GPUs idle"):
+        load_engine(tiny_bundle, "cuda", gpus="all", callers=1)
+    gpu.count = 0
+    with pytest.raises(DeviceError, match="CUDA finds 0 GPUs"):
+        load_engine(tiny_bundle, "cuda", gpus="all")

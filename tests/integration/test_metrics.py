@@ -15,7 +15,7 @@ import grpc.aio
 import pytest
 import yaml
 from conftest import write_tiny_bundle
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from prelabel.bundle import MODEL_FILE, load_bundle
 from prelabel.engine import load_engine
@@ -23,9 +23,9 @@ from prelabel.errors import InputError
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
 from serving.config import Config
-from serving.gpu import gpu_memory
-from serving.metrics import Metrics
+from serving.gpu import gpu_metrics
 from serving.models import Models
+from serving.pooled_metrics import Pool, PooledMetrics
 from serving.server import Server
 from support.engines import EchoEngine
 from support.scrape import Samples, request, scrape, serving
@@ -285,8 +285,8 @@ async def exposed() -> Samples:
         return await until(server, lambda read: "prelabel_rpcs_total" in read.labels)
 
 
-def gpu_metrics(monkeypatch: pytest.MonkeyPatch) -> Samples:
-    """What a server without a model exposes on a machine with two GPUs, of which one is lost."""
+def metrics_of_gpus(monkeypatch: pytest.MonkeyPatch) -> Samples:
+    """What is exposed of a machine with two GPUs, of which one is lost."""
 
     def memory(handle: int) -> SimpleNamespace:
         if handle == 1:
@@ -299,23 +299,33 @@ def gpu_metrics(monkeypatch: pytest.MonkeyPatch) -> Samples:
         nvmlDeviceGetCount=lambda: 2,
         nvmlDeviceGetHandleByIndex=lambda index: index,
         nvmlDeviceGetMemoryInfo=memory,
+        nvmlDeviceGetUtilizationRates=lambda handle: SimpleNamespace(gpu=25),
     )
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    models = Models.of(None, Config(Path("unused")))
-    return Samples(generate_latest(Metrics(models, lambda: False).registry).decode())
+    registry = CollectorRegistry()
+    gpus = gpu_metrics()
+    assert gpus is not None
+    registry.register(gpus)
+    return Samples(generate_latest(registry).decode())
+
+
+def supervisor_metrics() -> Samples:
+    """What a supervisor exposes of itself."""
+    return Samples(generate_latest(PooledMetrics(lambda: Pool(2, 1, {})).registry()).decode())
 
 
 def test_gpu_memory_is_shown_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    samples = gpu_metrics(monkeypatch)
+    samples = metrics_of_gpus(monkeypatch)
     assert {name: value for name, value in samples.items() if "gpu" in name} == {
         'prelabel_gpu_memory_used_bytes{gpu="0"}': 3 << 30,
         'prelabel_gpu_memory_capacity_bytes{gpu="0"}': 8 << 30,
+        'prelabel_gpu_utilization_ratio{gpu="0"}': 0.25,
     }
 
 
 def test_without_nvml_there_are_no_gpu_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert gpu_memory() is None
+    assert gpu_metrics() is None
 
 
 async def test_the_table_in_the_docs_is_what_is_exposed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,10 +334,8 @@ async def test_the_table_in_the_docs_is_what_is_exposed(monkeypatch: pytest.Monk
         (name, kind, tuple(sorted(re.findall(r"`(\w+)`", labels))))
         for name, kind, labels in re.findall(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", text, re.MULTILINE)
     }
-    gpus = gpu_metrics(monkeypatch)
-    gpus.families = [family for family in gpus.families if "gpu" in family.name]
     found = set()
-    for samples in (await exposed(), gpus):
+    for samples in (await exposed(), supervisor_metrics(), metrics_of_gpus(monkeypatch)):
         for family in samples.families:
             name = family.name + ("_total" if family.type == "counter" else "")
             labels = {label for sample in family.samples for label in sample.labels} - {"le"}
@@ -356,7 +364,7 @@ def queries() -> list[str]:
 
 
 async def test_alerts_and_dashboard_ask_only_for_what_is_exposed(monkeypatch: pytest.MonkeyPatch) -> None:
-    labels = gpu_metrics(monkeypatch).labels | (await exposed()).labels
+    labels = metrics_of_gpus(monkeypatch).labels | supervisor_metrics().labels | (await exposed()).labels
     values = {text for name in await exposed() for text in re.findall(r'(\w+="[^"]*")', name)}
     scraped = {"job", "instance"}
     for query in queries():

@@ -37,6 +37,7 @@ class EchoEngine:
 
     bundle: Bundle = ECHO_BUNDLE
     execution_provider: str = "EchoEngine"
+    gpus: tuple[int, ...] = ()
     batches: list[list[int]] = field(default_factory=list)
     """Marks of each batch, in the order in which they reached the engine."""
     broken: frozenset[int] = frozenset()

@@ -18,6 +18,7 @@ class DeviceValue:
     """An `OrtValue` on the GPU: its content is reached by copies only."""
 
     content: NDArray[Any]
+    device: int = 0
 
     def update_inplace(self, array: NDArray[Any]) -> None:
         assert (array.shape, array.dtype) == (self.content.shape, self.content.dtype)
@@ -47,6 +48,8 @@ class Gpu:
     page_locked_bytes: list[int] = field(default_factory=list)
     values: list[tuple[tuple[int, ...], Any, str, int]] = field(default_factory=list)
     """Shape, dtype, device and device number of every allocation."""
+    count: int = 1
+    """GPUs of the machine."""
     refuses: bool = False
     """cudaHostRegister fails."""
     shift: float = 0.0
@@ -70,7 +73,7 @@ class Gpu:
 
         def value(shape: Any, dtype: Any, device: str, number: int) -> DeviceValue:
             self.values.append((tuple(shape), dtype, device, number))
-            return DeviceValue(np.zeros(shape, dtype))
+            return DeviceValue(np.zeros(shape, dtype), number)
 
         monkeypatch.setattr(
             onnxruntime, "get_available_providers", lambda: [engine_cuda.TENSORRT, engine_cuda.PROVIDER]
@@ -85,7 +88,12 @@ class Gpu:
         assert name == "libcudart.so.13"
         return self
 
+    def cudaGetDeviceCount(self, count: Any) -> int:  # noqa: N802
+        count._obj.value = self.count
+        return 0
+
     def cudaHostRegister(self, address: Any, size: Any, flags: Any) -> int:  # noqa: N802
+        assert flags.value == 1, "not page-locked for every GPU"
         self.page_locked_bytes.append(size.value)
         return 2 if self.refuses else 0
 
@@ -101,6 +109,8 @@ class Session:
         self._real, self.providers, self._gpu = real, providers, gpu
         self.runs: list[tuple[int, str | None]] = []
         """Batch size and number of the recorded graph of each run."""
+        self.bound: list[DeviceValue] = []
+        """Every value that a run read or wrote."""
         self._running = threading.Lock()
 
     def get_providers(self) -> list[str]:
@@ -115,6 +125,7 @@ class Session:
         assert self._gpu.gate.wait(30), "the test never opened the gate"
         try:
             ((name, images),) = binding.inputs.items()
+            self.bound += [images, *binding.outputs.values()]
             answers = self._real.run(list(binding.outputs), {name: images.content})
             for value, answer in zip(binding.outputs.values(), answers, strict=True):
                 assert value.content.shape == answer.shape

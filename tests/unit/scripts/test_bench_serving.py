@@ -28,3 +28,12 @@ def test_ratios_are_those_of_neighbours_in_a_round() -> None:
     assert "+1.2 %" in text
     assert "takes on the full server | 1.50 (1.50 to 1.50) | <= 3 |" in text
     assert "OpenVINO bfloat16" in text
+    assert "MLServer" not in text
+    for name in ("bulk-oip", "bulk-oip-peer"):
+        content["measured"][name] = [row(300.0 if name == "bulk-oip" else 100.0)] * 3  # type: ignore[index]
+    content["peer"] = {"mlserver": "1.7.1", "onnxruntime": "1.32.0"}
+    content["memory"]["by_images"] = [(100_000, 1 << 20), (200_000, 1 << 20)]  # type: ignore[index]
+    text = targets(content)
+    assert "| Open Inference Protocol: bulk, 16 in flight; MLServer | 300 | 100 | 3.00 (3.00 to 3.00) |  |" in text
+    assert "MLServer 1.7.1 with ONNX Runtime 1.32.0 in float32" in text
+    assert "serving_memory.png" in text

@@ -19,14 +19,15 @@ ALLOWED = PrecisionFigures("float16", "onnxruntime", "converted", True, "ok", 50
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     gpu = Gpu()
     gpu.install(monkeypatch)
-    monkeypatch.setattr(gpu_check, "_nvidia_smi", lambda fields: "512" if fields == "memory.used" else "Some GPU, 999")
+    answers = {"memory.used": "512", "name,driver_version": "Some GPU, 999"}
+    monkeypatch.setattr(gpu_check, "_nvidia_smi", lambda fields: [answers[fields]] * gpu.count)
     return gpu
 
 
 def test_every_way_is_compared_and_timed(gpu: Gpu, tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = with_precisions(tiny_bundle, tmp_path / "bundle", ALLOWED)
     result = check(Options(bundle, images=50, batches=(1, 4), seconds=0.01))
-    assert result["gpu"] == "Some GPU, 999"
+    assert result["gpus"] == ["Some GPU, 999"]
     assert [(way["precision"], way["tensorrt"], way["cuda_graphs"]) for way in result["ways"]] == [
         (precision, *way)
         for precision in ("float32", "float16")
@@ -36,6 +37,15 @@ def test_every_way_is_compared_and_timed(gpu: Gpu, tiny_bundle: Path, tmp_path: 
         assert (way["agreement"], way["callers"], way["gpu_memory_bytes"]) == (1.0, 2, 0)
         assert way["max_difference"] < 1e-5
         assert all(rate > 0 for rate in way["images_per_s"].values())
+
+
+def test_several_gpus_are_checked_together_after_the_first(gpu: Gpu, tiny_bundle: Path) -> None:
+    gpu.count = 2
+    result = check(Options(tiny_bundle, images=50, batches=(1, 4), seconds=0.01))
+    assert [(way["gpus"], way["callers"]) for way in result["ways"]] == [((0,), 2)] * 3 + [((0, 1), 4)] * 3
+    # The first two sessions are those of the first GPU alone; the other four must all have compared 50 images.
+    compared = [[size for size, _ in session.runs].count(4) for session in gpu.sessions]
+    assert all(count >= 12 for count in compared)
 
 
 def test_other_answers_than_the_cpu_s_are_an_error(gpu: Gpu, tiny_bundle: Path) -> None:

@@ -32,6 +32,7 @@ def _logging_as_before() -> Iterator[None]:
         ("max_image_pixels", 0),
         ("max_image_pixels", 64_000_001),
         ("max_connections", 0),
+        ("processes", 0),
     ],
 )
 def test_options_that_make_no_sense_are_refused(option: str, value: float) -> None:
@@ -62,3 +63,9 @@ def test_a_stale_port_file_is_removed_before_anything_can_fail(tmp_path: Path) -
     port_file.write_text("50051\n")
     assert main(["--model", str(tmp_path / "none"), "--port-file", str(port_file)]) == 2
     assert not port_file.exists()
+
+
+@pytest.mark.parametrize("gpus", ["", "every", "0,", "-1", "0,0", "0, 1"])
+def test_gpus_that_make_no_sense_are_refused(gpus: str) -> None:
+    with pytest.raises(InputError, match="gpus is"):
+        Config(Path("bundle"), gpus=gpus)

@@ -1,3 +1,4 @@
+import dataclasses
 import tomllib
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from prelabel.errors import InputError
 from serving.__main__ import main
 from serving.config import Config
-from serving.settings import NAMES, read_config, to_toml
+from serving.settings import NAMES, from_flags, read_config, to_flags, to_toml
 
 
 def test_flags_go_before_the_environment_and_the_environment_before_the_file(tmp_path: Path) -> None:
@@ -43,6 +44,9 @@ def test_the_file_can_be_named_in_the_environment(tmp_path: Path) -> None:
         port=st.integers(0, 65535),
         max_queue_delay_ms=st.floats(0, 1e6),
         versions=st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
+        tensorrt=st.booleans(),
+        metrics_port=st.none() | st.integers(0, 65535),
+        rate_limit_images_per_s=st.sampled_from([float("inf"), 0.5]),
         log_level=st.sampled_from(["debug", "error"]),
     )
 )
@@ -50,6 +54,8 @@ def test_what_is_printed_is_a_file_with_the_same_options(config: Config) -> None
     content = tomllib.loads(to_toml(config, [], {}))
     assert Config(**{**content, "model": Path(content["model"])}) == config
     assert set(content) == {name for name in NAMES if getattr(config, name) is not None}
+    config = dataclasses.replace(config, token_file=Path("tokens"))
+    assert from_flags(to_flags(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -78,7 +84,7 @@ def test_a_wrong_value_is_refused_with_its_place(tmp_path: Path, capsys: pytest.
     with pytest.raises(SystemExit) as caught:
         read_config(["--model", "bundle"], {"PRELABEL_OPTION_PORT": "tcp://x"})
     assert caught.value.code == 2
-    assert "set by the environment or by --config: --port tcp://x" in capsys.readouterr().err
+    assert "set by the environment or by --config: --port=tcp://x" in capsys.readouterr().err
 
 
 def test_the_command_prints_its_configuration(
