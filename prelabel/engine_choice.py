@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -142,6 +142,13 @@ def load(way: Way, bundle: Bundle, directory: Path, settings: Settings) -> Engin
         raise DeviceError(
             f"runtime {way.runtime} is not installed: pip install 'prelabel[{wanted}]' ({' '.join(str(error).split())})"
         ) from error
+
+
+def way_of(engine: Engine) -> Way:
+    """Returns the way in which a loaded engine runs its model."""
+    name, _, precision = engine.execution_provider.partition(" ")
+    runtime: Runtime = "openvino" if name == "OpenVINO" else "onnxruntime"
+    return Way("cuda" if on_gpu(engine) else "cpu", runtime, cast(Precision, precision or "float32"))
 
 
 def images_per_s(engine: Engine) -> float:

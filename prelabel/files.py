@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +32,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
     The file and its directory are synced, so the promise holds over a power loss as well as over a killed process.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A number at random: on a shared disk, a process of the same number on another machine may write the same file.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("wb") as file:
             write(file)

@@ -35,6 +35,8 @@ Row = dict[str, Any]
 MNIST = Path("data/mnist/train-images-idx3-ubyte.gz")
 SHARD_SIZES = (256, 4096)
 """The cost of a shard is the difference between few and many of them."""
+ACTORS = (0, 1, 2, 4)
+"""Workers on Ray; 0: the same without Ray, on all cores."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,10 @@ def measure(options: Options) -> Row:
     pile = parquet(options.folder, options.images)
     turns = {str(size): part(options, "run", pile, shard_size=size) for size in SHARD_SIZES}
     content["by_shard_size"] = take_turns("shards of", turns, options.rounds)
+    turns = {str(actors): part(options, "shards", pile, actors=actors) for actors in ACTORS}
+    content["by_actors"] = take_turns("Ray actors", turns, options.rounds)
+    turns = {str(size): part(options, "shards", pile, actors=1, shard_size=size) for size in SHARD_SIZES}
+    content["one_actor_by_shard_size"] = take_turns("one Ray actor, shards of", turns, options.rounds)
     remove(pile)
     pile = parquet(options.folder, options.large)
     content["growth"] = [

@@ -5,9 +5,10 @@ import itertools
 import json
 import os
 import resource
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +16,20 @@ from typing import Any, Literal
 
 import tyro
 
-from prelabel.bulk import BulkConfig, run_bulk
+from prelabel.bulk import BulkConfig, Runner, run_bulk, run_with
 from prelabel.client import PrelabelClient
-from prelabel.embedded import load_predictor
+from prelabel.embedded import EmbeddedPredictor, load_predictor
+from prelabel.engine_choice import way_of
 from prelabel.images import Pixels
-from prelabel.label import Model, Predictor, Work, decoded
-from prelabel.shards import Run
+from prelabel.label import Model, Predictor, Work, decoded, label_shards
+from prelabel.ray_runner import ClusterOptions, ray_runner
+from prelabel.ray_worker import ClusterModel
+from prelabel.shards import Run, ShardStatistics
 from prelabel.sources import Source, open_source
 from prelabel.storage import LocalStorage
 from prelabel.table import require_pyarrow
 
-Kind = Literal["decode", "infer", "run"]
+Kind = Literal["decode", "infer", "run", "shards"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Options:
     """Measures one thing and prints it."""
 
     kind: Kind
-    """`decode`: reading and decoding alone; `infer`: the model alone; `run`: end to end."""
+    """`decode`: reading and decoding alone; `infer`: the model alone; `run`: end to end; `shards`: that from the first
+    finished shard to the last, thus without starting anything."""
     input: Path
     """The images."""
     model: Path
@@ -44,6 +49,8 @@ class Options:
     """At most so many images."""
     shard_size: int = 4096
     """Images per file."""
+    actors: int = 0
+    """With `shards`: workers on a Ray cluster that is started here for them; 0: this process does the work."""
 
 
 def main() -> None:
@@ -62,6 +69,14 @@ def main() -> None:
             seconds = summary.wall_s
             more["files_bytes"] = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
             more["shards"] = summary.shards_written
+        elif options.kind == "shards":
+            marks: list[tuple[float, ShardStatistics]] = []
+            with runner_of(options, config, predictor) as runner:
+                started = time.perf_counter()
+                run_with(marked(runner, marks), config, source, str(options.input), predictor.model(), progress="none")
+            images = sum(statistics.counts.rows for _, statistics in marks[1:])
+            seconds = marks[-1][0] - marks[0][0]
+            more = {"shards": len(marks) - 1, "first_shard_s": marks[0][0] - started}
         else:
             batches = stream(config, source, predictor.model(), images)
             if options.kind == "decode":
@@ -84,6 +99,35 @@ def predictor_of(options: Options) -> AbstractContextManager[Predictor]:
     if options.server is not None:
         return PrelabelClient(options.server)
     return contextlib.nullcontext(load_predictor(options.model, "cpu", 0))
+
+
+@contextlib.contextmanager
+def runner_of(options: Options, config: BulkConfig, predictor: Predictor) -> Iterator[Runner]:
+    """Yields who makes the shards; a cluster has a logical CPU for each worker, whatever the machine has."""
+    if not options.actors:
+        yield lambda work, missing, advance: label_shards(work, missing, predictor, advance)
+        return
+    import ray
+
+    assert isinstance(predictor, EmbeddedPredictor)
+    way = way_of(predictor.engine)
+    model = ClusterModel(options.model, way.device, way.runtime, way.precision)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    with contextlib.redirect_stdout(sys.stderr):
+        ray.init("local", num_cpus=options.actors, include_dashboard=False, log_to_driver=False)
+        yield ray_runner(ClusterOptions(actors=options.actors), model, config.output)
+        ray.shutdown()
+
+
+def marked(runner: Runner, marks: list[tuple[float, ShardStatistics]]) -> Runner:
+    """Notes when each shard was finished."""
+
+    def run(work: Work, missing: Sequence[range], advance: Callable[[int], None]) -> Iterator[ShardStatistics]:
+        for statistics in runner(work, missing, advance):
+            marks.append((time.perf_counter(), statistics))
+            yield statistics
+
+    return run
 
 
 def stream(config: BulkConfig, source: Source, model: Model, images: int) -> Any:

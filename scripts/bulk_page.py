@@ -63,6 +63,29 @@ def growth(content: Content) -> str:
     )
 
 
+def cluster(content: Content) -> str:
+    """Returns images/s of Ray actors beside a run without Ray, and what a shard costs under both."""
+    local = speeds(content["by_actors"]["0"])
+    lines = ["| | images/s | of the run without Ray | first shard after |", "|---|---|---|---|"]
+    for actors, rows in content["by_actors"].items():
+        found = speeds(rows)
+        ratios = [mine / one for mine, one in zip(found, local, strict=True)]
+        title = f"{actors} actor{'s' if actors != '1' else ''}" if actors != "0" else "without Ray, all cores"
+        first_s = statistics.median(row["first_shard_s"] for row in rows)
+        lines.append(f"| {title} | {statistics.median(found):,.0f} | {spread(ratios)} | {first_s:.1f} s |")
+    per_shard_ms = [1e3 * shard_s(content, name) for name in ("one_actor_by_shard_size", "by_shard_size")]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{content['images']:,} images (Parquet, 28 x 28 PNG) from the first finished shard to the last, on one "
+            f"machine with {content['machine']['cores']} cores as the cluster.",
+            f"Beside its images, a shard costs one actor {per_shard_ms[0]:.1f} ms, and a run without Ray "
+            f"{per_shard_ms[1]:.1f} ms.",
+        ]
+    )
+
+
 def on_paper(content: Content) -> str:
     """Returns what a billion images take on eight GPUs, by these figures and assumptions that it names."""
     cores = content["machine"]["cores"]
@@ -94,9 +117,9 @@ def on_paper(content: Content) -> str:
     )
 
 
-def shard_s(content: Content) -> float:
+def shard_s(content: Content, measurement: str = "by_shard_size") -> float:
     """Returns the seconds that a shard costs beside its images: median over the rounds, not below 0."""
-    few, many = (content["by_shard_size"][str(size)] for size in reversed(SHARD_SIZES))
+    few, many = (content[measurement][str(size)] for size in reversed(SHARD_SIZES))
     return max(
         0.0,
         statistics.median(

@@ -60,7 +60,8 @@ def render(text: str) -> str:
     blocks["graph"] = lambda: graph_speed.table(load("graph_speed"))
     blocks["serving"] = lambda: serving_page.targets(load("serving"))
     for name, make_from in (
-        ("bulk-speed", bulk_page.speed), ("bulk-growth", bulk_page.growth), ("bulk-paper", bulk_page.on_paper)
+        ("bulk-speed", bulk_page.speed), ("bulk-growth", bulk_page.growth), ("bulk-paper", bulk_page.on_paper),
+        ("bulk-cluster", bulk_page.cluster),
     ):  # fmt: skip
         blocks[name] = functools.partial(bulk, make_from)
     blocks["speed"] = lambda: training_speed.table(load("training_speed"))

@@ -7,20 +7,26 @@ from typing import Annotated, Literal
 
 import tyro
 
-from prelabel.bulk import BulkConfig, BulkSummary, run_bulk
+from prelabel.bulk import BulkConfig, BulkSummary, run_bulk, run_with
+from prelabel.bundle import load_bundle
 from prelabel.commands.exits import EXIT_ERROR_ROWS
 from prelabel.connection import Connection
+from prelabel.embedded import EmbeddedModel, load_predictor
+from prelabel.engine_choice import allowed_ways
 from prelabel.errors import InputError
 from prelabel.label import Predictor
 from prelabel.progress import ProgressMode
-from prelabel.sources import open_source
+from prelabel.ray_runner import ClusterOptions, ray_runner
+from prelabel.ray_worker import ClusterModel
+from prelabel.sources import Source, open_source
 
 HELP = """Pre-labels every image of a folder, of Parquet, tar, npz or IDX files, or of a list, into Parquet files.
 
-For example, through a server, and without one:
+For example, through a server, without one, between object stores, and on all nodes of a Ray cluster:
     prelabel run --input photos --server 127.0.0.1:50051 --output predictions
     prelabel run --input photos --model runs/mnist/bundle --output predictions
     prelabel run --input 's3://pile/train-*.tar' --model runs/mnist/bundle --output s3://pile/predictions
+    prelabel run --input /shared/photos --model /shared/bundle --output /shared/predictions --runner ray
 
 The same command again does only what is missing. Each image becomes exactly one row; one that cannot be used becomes a
 row with an error.
@@ -59,6 +65,11 @@ class Run:
     """Numbers inside the model: `auto` takes the fastest of those that the bundle allows."""
     threads: int = 0
     """Inferences of --model at the same time, each on one core; 0 uses all cores."""
+    runner: Literal["local", "ray"] = "local"
+    """Who does the work: this process, or workers on a Ray cluster, whose nodes all see input, model and output under
+    the same paths (needs the extra `scale`)."""
+    cluster: Annotated[ClusterOptions, tyro.conf.arg(name="")] = field(default_factory=ClusterOptions)
+    """How the cluster is used."""
     progress: ProgressMode = "auto"
     """How progress is shown on the error stream: for people, as JSON lines, or not at all."""
 
@@ -66,10 +77,32 @@ class Run:
 def execute(options: Run) -> int:
     """Does `prelabel run`."""
     source = open_source(options.input)
-    with open_predictor(options) as predictor:
-        summary = run_bulk(options.bulk, source, options.input, predictor, progress=options.progress)
+    if options.runner == "ray":
+        summary = _run_on_cluster(options, source)
+    else:
+        if options.cluster != ClusterOptions():
+            raise InputError("--address, --actors and --num-gpus-per-actor are of --runner ray: give that, too")
+        with open_predictor(options) as predictor:
+            summary = run_bulk(options.bulk, source, options.input, predictor, progress=options.progress)
     print(_summary_text(summary, options.bulk.output))
     return EXIT_ERROR_ROWS if summary.errors else 0
+
+
+def _run_on_cluster(options: Run, source: Source) -> BulkSummary:
+    if options.model is None or options.server is not None:
+        raise InputError("--runner ray runs the model in its workers: give --model BUNDLE and no --server")
+    if options.threads > 1 or options.bulk.decode_processes:
+        raise InputError(
+            "--threads and --decode-processes are not of --runner ray: each worker has one CPU, choose --actors"
+        )
+    bundle = load_bundle(options.model)
+    device = options.cluster.device(options.device)
+    model = ClusterModel(options.model, device, options.runtime, options.precision)
+    allowed_ways(bundle, device, options.runtime, options.precision)
+    # This process loads no model: the head of a cluster often has no GPU.
+    about = EmbeddedModel(bundle.model_id, bundle.name, bundle.classes, bundle.input, device)
+    runner = ray_runner(options.cluster, model, options.bulk.output)
+    return run_with(runner, options.bulk, source, options.input, about, progress=options.progress)
 
 
 def open_predictor(options: Run) -> AbstractContextManager[Predictor]:
@@ -90,8 +123,6 @@ def open_predictor(options: Run) -> AbstractContextManager[Predictor]:
             token_over_plaintext=connection.token_over_plaintext,
             retry_for_s=options.retry_for_s,
         )
-    from prelabel.embedded import load_predictor
-
     return nullcontext(
         load_predictor(options.model, options.device, options.threads, options.runtime, options.precision)
     )

@@ -25,6 +25,7 @@ from prelabel.commands import run as run_command
 from prelabel.connection import Connection
 from prelabel.duplicates.pairs import Near
 from prelabel.errors import ServerUnavailableError
+from prelabel.ray_runner import ClusterOptions
 from prelabel.testing import FakeServer
 from support.samples import write_pile
 
@@ -83,7 +84,7 @@ def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
             # The explanation stands behind the option, or below a long one.
             explained[match[1]] = line.split("  ", 1)[1].strip() if "  " in line else following
     fields = {
-        "run": (run_command.Run, BulkConfig, Connection),
+        "run": (run_command.Run, BulkConfig, Connection, ClusterOptions),
         "info": (info.Info, Connection),
         "sheet": (sheet.Sheet,),
         "plan": (plan_command.Plan, Connection),
@@ -94,7 +95,7 @@ def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
         "convert": (convert.Convert,),
     }[command]
     names = {field.name.replace("_", "-") for one in fields for field in dataclasses.fields(one)}
-    assert set(explained) == names - {"bulk", "connection", "what", "draw", "promise", "suspects", "near"}
+    assert set(explained) == names - {"bulk", "cluster", "connection", "what", "draw", "promise", "suspects", "near"}
     assert all(one[0].isupper() for one in explained.values())
 
 
@@ -138,6 +139,13 @@ def test_no_error_rows_are_status_0(tmp_path: Path, tiny_bundle: Path) -> None:
         (["--model", "nowhere"], "nowhere holds no model bundle"),
         (["--server", "127.0.0.1:1"], "give either --server HOST:PORT or --model BUNDLE"),
         (["--limit", "0"], "--limit 0 is not usable"),
+        (["--actors", "2"], "are of --runner ray"),
+        (["--runner", "ray", "--actors", "0"], "--actors 0 is not usable"),
+        (["--runner", "ray", "--num-gpus-per-actor", "2"], "--num-gpus-per-actor 2.0 is not usable"),
+        (["--runner", "ray", "--num-gpus-per-actor", "0.5"], "--device cpu does not fit --num-gpus-per-actor 0.5"),
+        (["--runner", "ray", "--server", "127.0.0.1:1"], "give --model BUNDLE and no --server"),
+        (["--runner", "ray", "--decode-processes", "2"], "are not of --runner ray"),
+        (["--runner", "ray", "--precision", "int8"], "the bundle does not allow --precision int8"),
     ],
 )
 def test_errors_are_one_line_and_status_2(

@@ -12,7 +12,7 @@ from prelabel.errors import PrelabelError
 
 BLOCKED = """
 import sys
-for name in ("pyarrow", "onnxruntime", "openvino", "tensorflow", "keras"):
+for name in ("pyarrow", "onnxruntime", "openvino", "ray", "tensorflow", "keras"):
     sys.modules[name] = None  # importing it is an ImportError
 from prelabel.__main__ import main
 sys.exit(main(sys.argv[1:]))
@@ -32,6 +32,7 @@ def test_importing_the_package_and_its_command_line_loads_no_extra() -> None:
         "pyarrow",
         "onnxruntime",
         "openvino",
+        "ray",
         "tensorflow",
         "keras",
         "onnx",
@@ -64,6 +65,9 @@ def test_a_missing_extra_is_named_with_its_install_command(tiny_bundle: Path, tm
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "runtime onnxruntime is not installed: pip install 'prelabel[cpu]'" in line
     assert "runtime openvino is not installed: pip install 'prelabel[openvino]'" in line
+    done = python(BLOCKED.replace('"pyarrow", ', ""), "run", "--input", pile, *options, "--runner", "ray")
+    assert done.returncode == 2
+    assert "error: --runner ray needs Ray: pip install 'prelabel[scale]'\n" in done.stderr
     done = python(BLOCKED.replace('"onnxruntime", ', ""), "run", "--input", pile, *options, "--device", "cpu")
     assert done.returncode == 2
     assert done.stderr == "error: Parquet files need pyarrow: pip install 'prelabel[parquet]'\n"
