@@ -14,7 +14,7 @@ from prelabel.adapters import (
     folders,
     ground_truth,
     huggingface,
-    label_studio,
+    label_studio_tasks,
     webdataset,
 )
 from prelabel.adapters.base import Format
@@ -48,7 +48,7 @@ FORMATS = {
         folders,
         ground_truth,
         huggingface,
-        label_studio,
+        label_studio_tasks,
         webdataset,
     )
 }

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from prelabel.adapters import csv_table, cvat, ground_truth, label_studio
+from prelabel.adapters import csv_table, cvat, ground_truth, label_studio_tasks
 from prelabel.adapters.pictures import image_name
 from prelabel.adapters.rows import Conversion, Predictions, Row
 from prelabel.errors import InputError
@@ -104,7 +104,7 @@ def check_ground_truth(case: Case) -> None:
 
 
 def check_label_studio(case: Case) -> None:
-    rows, content, _ = round_trip(case, label_studio.write, image_prefix="/data/local-files/?d=set/")
+    rows, content, _ = round_trip(case, label_studio_tasks.write, image_prefix="/data/local-files/?d=set/")
     for row, task in zip(rows, json.loads(content), strict=True):
         assert task["data"]["image"].startswith("/data/local-files/?d=set/")
         assert "&" not in task["data"]["image"]

@@ -14,11 +14,12 @@ from PIL import Image
 
 from prelabel import __main__ as cli
 from prelabel import __version__
+from prelabel.adapters.label_studio.connection import LabelStudio
 from prelabel.audit.apply import ApplyConfig
 from prelabel.audit.draw import DrawConfig
 from prelabel.audit.suspects import SuspectConfig
 from prelabel.bulk import BulkConfig
-from prelabel.commands import audit, convert, exits, info, sheet
+from prelabel.commands import audit, backend, convert, exits, info, pull, push, sheet
 from prelabel.commands import duplicates as duplicates_command
 from prelabel.commands import plan as plan_command
 from prelabel.commands import run as run_command
@@ -66,11 +67,28 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sheet" in text
     assert "convert" in text
     assert "audit" in text
+    assert "push" in text
+    assert "pull" in text
+    assert "backend" in text
     assert "--version" in text
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "info", "sheet", "convert", "duplicates", "plan", "audit draw", "audit apply", "audit report"]
+    "command",
+    [
+        "run",
+        "info",
+        "sheet",
+        "convert",
+        "duplicates",
+        "plan",
+        "audit draw",
+        "audit apply",
+        "audit report",
+        "push",
+        "pull",
+        "backend",
+    ],
 )
 def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
     capsys: pytest.CaptureFixture[str], command: str
@@ -93,9 +111,13 @@ def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
         "audit apply": (audit.Apply, ApplyConfig, SuspectConfig),
         "audit report": (audit.Report,),
         "convert": (convert.Convert,),
+        "push": (push.Push, LabelStudio),
+        "pull": (pull.Pull, LabelStudio),
+        "backend": (backend.ServeBackend, Connection),
     }[command]
     names = {field.name.replace("_", "-") for one in fields for field in dataclasses.fields(one)}
-    assert set(explained) == names - {"bulk", "cluster", "connection", "what", "draw", "promise", "suspects", "near"}
+    groups = {"bulk", "cluster", "connection", "what", "draw", "promise", "suspects", "near", "tool", "label-studio"}
+    assert set(explained) == names - groups
     assert all(one[0].isupper() for one in explained.values())
 
 

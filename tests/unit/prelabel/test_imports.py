@@ -73,6 +73,15 @@ def test_a_missing_extra_is_named_with_its_install_command(tiny_bundle: Path, tm
     assert done.stderr == "error: Parquet files need pyarrow: pip install 'prelabel[parquet]'\n"
 
 
+def test_label_studio_without_its_extra_is_one_line(tmp_path: Path) -> None:
+    code = "import os; os.environ['LABEL_STUDIO_API_KEY'] = 'x'" + BLOCKED.replace('"pyarrow"', '"urllib3"')
+    done = python(
+        code, "pull", "label-studio", "--url", "http://localhost:1", "--project", 1, "--output", tmp_path / "out"
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: Label Studio is reached with urllib3: pip install 'prelabel[label-studio]'\n"
+
+
 def test_every_error_class_is_documented_and_in_the_tree() -> None:
     tree = inspect.getdoc(prelabel.errors)
     assert tree is not None
