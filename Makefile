@@ -31,10 +31,10 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Goals build on each other: make train export.
 .NOTPARALLEL:
 .PHONY: help setup demo train export serve prelabel test check lint format types imports unit integration e2e test-adapters \
-        proto proto-check lock image image-check compare gpu-check other-data bench-serving bench-bulk soak docs clean
+        test-label-studio proto proto-check lock image image-check compare gpu-check other-data bench-serving bench-bulk soak docs clean
 
 help: ## list every target in a line
-	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## create the environment in .venv from the lock file
 
@@ -82,6 +82,9 @@ $(VENV)-adapters/.installed: locks/adapters.txt
 
 test-adapters: $(VENV)-adapters/.installed ## what `prelabel convert` writes, read back by datumaro, cvat_sdk, FiftyOne, datasets, webdataset (1.5 GB)
 	$(VENV)-adapters/bin/python -m scripts.adapter_tests $(ARGS)
+
+test-label-studio: setup ## install a real Label Studio (1 GB), start it, and push, ask, annotate, pull and retrain in it
+	$(PY) -m scripts.label_studio $(ARGS)
 
 check: lint types imports proto-check test ## every gate
 
@@ -141,5 +144,5 @@ docs: setup ## render the measured figures into README.md and docs/quality.md
 	$(PY) -m scripts.render
 
 clean: ## remove environments, caches and generated code caches; runs/ stays
-	rm -rf $(VENV) $(VENV)-proto $(VENV)-adapters .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-proto $(VENV)-adapters .venv-label-studio .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
