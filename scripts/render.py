@@ -20,6 +20,7 @@ from scripts import (
     serving_page,
     training_speed,
 )
+from scripts.label_studio import page as label_studio_page
 
 PAGES = (
     Path("README.md"),
@@ -28,6 +29,7 @@ PAGES = (
     Path("docs/audit.md"),
     Path("docs/tools.md"),
     Path("docs/bulk.md"),
+    Path("docs/label-studio.md"),
 )
 IMAGES = Path("docs/images")
 RESULTS = Path("docs/results")
@@ -58,6 +60,7 @@ def render(text: str) -> str:
     blocks["duplicates"] = lambda: duplicates.thresholds_table(load("duplicates"))
     blocks["duplicates-found"] = lambda: duplicates.found_table(load("duplicates"))
     blocks["graph"] = lambda: graph_speed.table(load("graph_speed"))
+    blocks["label-studio"] = lambda: label_studio_page.table(load("label_studio"))
     blocks["serving"] = lambda: serving_page.targets(load("serving"))
     for name, make_from in (
         ("bulk-speed", bulk_page.speed), ("bulk-growth", bulk_page.growth), ("bulk-paper", bulk_page.on_paper),

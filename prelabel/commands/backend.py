@@ -28,8 +28,8 @@ For example, from predictions, and from a server for images that have none:
     prelabel backend label-studio --predictions predictions
     prelabel backend label-studio --predictions predictions --server 127.0.0.1:50051 --local-files /srv/images
 
-Then add http://HOST:9090 to the project under Settings > Model. Pushing predictions is a hundred times faster where all
-are made already. Runs until SIGTERM or Ctrl-C.
+Then add http://HOST:9090 to the project under Settings > Model. Where all predictions are made already, pushing them is
+many times faster. Runs until SIGTERM or Ctrl-C.
 
 PRELABEL_BACKEND_AUTH=USER:PASSWORD in the environment asks for basic authentication; a prelabel server's bearer token
 comes from PRELABEL_TOKEN, and Label Studio's, for images that were uploaded to it, from LABEL_STUDIO_API_KEY."""
