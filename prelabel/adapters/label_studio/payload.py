@@ -26,13 +26,15 @@ def to_task(row: Row, image: str, interface: Interface, classes: Sequence[str]) 
         interface: What the project asks.
         classes: K class names in label order.
     """
-    data: dict[str, Any] = {interface.image_key: image, UID_KEY: row.id, "model_id": row.model_id}
+    # The image comes last: its name in the task is the project's choice, and may be one of ours.
+    at = {interface.image_key: image}
+    data: dict[str, Any] = {UID_KEY: row.id, "model_id": row.model_id}
     data |= {name: row.extra[name] for name in LANE_COLUMNS if row.extra.get(name) is not None}
     if row.label is None:
-        return {"data": {**data, "error": row.error}}
+        return {"data": {**data, "error": row.error, **at}}
     data |= {"label": row.label, "confidence": row.confidence, "realness": row.realness}
     data |= {f"p_{name}": p for name, p in zip(classes, row.probabilities, strict=True)}
-    return {"data": data, "predictions": [to_prediction(row.label, row.confidence, row.model_id, interface)]}
+    return {"data": {**data, **at}, "predictions": [to_prediction(row.label, row.confidence, row.model_id, interface)]}
 
 
 def to_prediction(label: str, confidence: float | None, model_id: str, interface: Interface) -> dict[str, Any]:
