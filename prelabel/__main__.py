@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from prelabel import __version__
-from prelabel.commands import audit, convert, duplicates, info, plan, run, sheet
+from prelabel.commands import audit, convert, duplicates, info, plan, report, run, sheet
 from prelabel.commands.exits import EXIT_ERROR, EXIT_INTERRUPTED
 from prelabel.errors import PrelabelError
 
@@ -27,6 +27,7 @@ Command = (
     | Annotated[convert.Convert, tyro.conf.subcommand("convert", description=convert.HELP)]
     | Annotated[plan.Plan, tyro.conf.subcommand("plan", description=plan.HELP)]
     | Annotated[duplicates.Duplicates, tyro.conf.subcommand("duplicates", description=duplicates.HELP)]
+    | Annotated[report.Report, tyro.conf.subcommand("report", description=report.HELP)]
 )
 
 
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return plan.execute(command)
             case duplicates.Duplicates():
                 return duplicates.execute(command)
+            case report.Report():
+                return report.execute(command)
     except PrelabelError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR

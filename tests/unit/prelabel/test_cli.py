@@ -18,7 +18,7 @@ from prelabel.audit.apply import ApplyConfig
 from prelabel.audit.draw import DrawConfig
 from prelabel.audit.suspects import SuspectConfig
 from prelabel.bulk import BulkConfig
-from prelabel.commands import audit, convert, exits, info, sheet
+from prelabel.commands import audit, convert, exits, info, report, sheet
 from prelabel.commands import duplicates as duplicates_command
 from prelabel.commands import plan as plan_command
 from prelabel.commands import run as run_command
@@ -70,7 +70,8 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "info", "sheet", "convert", "duplicates", "plan", "audit draw", "audit apply", "audit report"]
+    "command",
+    ["run", "info", "sheet", "convert", "duplicates", "plan", "audit draw", "audit apply", "audit report", "report"],
 )
 def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
     capsys: pytest.CaptureFixture[str], command: str
@@ -93,6 +94,7 @@ def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
         "audit apply": (audit.Apply, ApplyConfig, SuspectConfig),
         "audit report": (audit.Report,),
         "convert": (convert.Convert,),
+        "report": (report.Report,),
     }[command]
     names = {field.name.replace("_", "-") for one in fields for field in dataclasses.fields(one)}
     assert set(explained) == names - {"bulk", "cluster", "connection", "what", "draw", "promise", "suspects", "near"}
