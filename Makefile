@@ -30,7 +30,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .DEFAULT_GOAL := help
 # Goals build on each other: make train export.
 .NOTPARALLEL:
-.PHONY: help setup demo train export serve prelabel test check lint format types imports unit integration e2e test-adapters \
+.PHONY: help setup demo train export serve prelabel test check lint format types imports unit integration e2e test-adapters test-report \
         test-label-studio proto proto-check lock image image-check compare gpu-check other-data bench-serving bench-bulk soak docs clean
 
 help: ## list every target in a line
@@ -82,6 +82,9 @@ $(VENV)-adapters/.installed: locks/adapters.txt
 
 test-adapters: $(VENV)-adapters/.installed ## what `prelabel convert` writes, read back by datumaro, cvat_sdk, FiftyOne, datasets, webdataset (1.5 GB)
 	$(VENV)-adapters/bin/python -m scripts.adapter_tests $(ARGS)
+
+test-report: setup ## look at the page of `prelabel report` in a headless Chromium (Debian: chromium chromium-driver)
+	$(PY) -m pytest -m browser tests/integration/test_report_browser.py $(ARGS)
 
 test-label-studio: setup ## install a real Label Studio (1 GB), start it, and push, ask, annotate, pull and retrain in it
 	$(PY) -m scripts.label_studio $(ARGS)

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from prelabel import __version__
-from prelabel.commands import audit, backend, convert, duplicates, info, plan, pull, push, run, sheet
+from prelabel.commands import audit, backend, convert, duplicates, info, plan, pull, push, report, run, sheet
 from prelabel.commands.exits import EXIT_ERROR, EXIT_INTERRUPTED
 from prelabel.errors import PrelabelError
 
@@ -27,6 +27,7 @@ Command = (
     | Annotated[convert.Convert, tyro.conf.subcommand("convert", description=convert.HELP)]
     | Annotated[plan.Plan, tyro.conf.subcommand("plan", description=plan.HELP)]
     | Annotated[duplicates.Duplicates, tyro.conf.subcommand("duplicates", description=duplicates.HELP)]
+    | Annotated[report.Report, tyro.conf.subcommand("report", description=report.HELP)]
     | Annotated[push.Push, tyro.conf.subcommand("push", description=push.HELP)]
     | Annotated[pull.Pull, tyro.conf.subcommand("pull", description=pull.HELP)]
     | Annotated[backend.ServeBackend, tyro.conf.subcommand("backend", description=backend.HELP)]
@@ -67,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return plan.execute(command)
             case duplicates.Duplicates():
                 return duplicates.execute(command)
+            case report.Report():
+                return report.execute(command)
             case push.Push():
                 return push.execute(command)
             case pull.Pull():

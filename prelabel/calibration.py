@@ -65,8 +65,18 @@ def reliability_bins(probabilities: Probabilities, labels: Labels, bins: int = B
     check_labels(labels, probabilities)
     if bins < 1:
         raise InputError(f"bins is {bins}: 1 or more wanted")
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    right = probabilities.argmax(axis=1) == labels
+    return confidence_bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, bins)
+
+
+def confidence_bins(confidence: Scores, right: NDArray[np.bool_], bins: int = BINS) -> list[ReliabilityBin]:
+    """Returns `reliability_bins` where only the confidence of each image is known, and whether its label is right.
+
+    Args:
+        confidence: float [n], 0..1.
+        right: bool [n].
+        bins: Number of intervals, 1 or more.
+    """
+    confidence = confidence.astype(np.float64)
     edges = np.linspace(0.0, 1.0, bins + 1)
     position = np.searchsorted(edges[1:-1], confidence, side="left")
     counts = np.bincount(position, minlength=bins).tolist()
@@ -97,12 +107,17 @@ def expected_calibration_error(probabilities: Probabilities, labels: Labels, bin
     Raises:
         InputError: See `reliability_bins`.
     """
+    return calibration_error_of(reliability_bins(probabilities, labels, bins))
+
+
+def calibration_error_of(bins: list[ReliabilityBin]) -> float:
+    """Returns the expected calibration error, 0..1, of bins that hold at least one image."""
     gaps = [
         one.count * abs(one.accuracy - one.confidence)
-        for one in reliability_bins(probabilities, labels, bins)
+        for one in bins
         if one.accuracy is not None and one.confidence is not None
     ]
-    return float(sum(gaps) / len(labels))
+    return float(sum(gaps) / sum(one.count for one in bins))
 
 
 def negative_log_likelihood(probabilities: Probabilities, labels: Labels) -> float:

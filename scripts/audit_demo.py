@@ -28,6 +28,7 @@ from prelabel.audit.report import write_report
 from prelabel.audit.suspects import SuspectConfig, find_suspects
 from prelabel.files import write_text_atomically
 from prelabel.sources.idx import read_idx
+from prelabel.storage import LocalStorage
 from prelabel.table import read_predictions
 from scripts.provenance import provenance
 
@@ -60,7 +61,7 @@ def main() -> None:
     """Measures and writes the results."""
     options = tyro.cli(Options, prog=COMMAND)
     pile = read_pile(options.predictions)
-    truth = read_idx(options.labels, 1).astype(np.int32)
+    truth = read_idx(LocalStorage(options.labels.parent), options.labels.name, 1).astype(np.int32)
     assert pile.classes == tuple(str(digit) for digit in range(10))
     cases = []
     for config in CASES:

@@ -1,5 +1,7 @@
 """Likely errors in labels that came with images: confident learning, by `cleanlab` (Northcutt et al. 2021)."""
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +30,9 @@ def likely_label_errors(labels: NDArray[np.int32], probabilities: NDArray[np.flo
     # cleanlab wants classes that occur, without gaps; probabilities of the others are shared out.
     present, index = np.unique(labels, return_inverse=True)
     shares = probabilities[:, present].astype(np.float64) + np.finfo(np.float32).tiny
-    issues = find_label_issues(
-        index, shares / shares.sum(axis=1, keepdims=True), return_indices_ranked_by="self_confidence", n_jobs=1
-    )
+    shares /= shares.sum(axis=1, keepdims=True)
+    with warnings.catch_warnings():
+        # A class with a single label: nothing can be said about it, and that is no fault of the user's.
+        warnings.filterwarnings("ignore", "May not flag all label issues")
+        issues = find_label_issues(index, shares, return_indices_ranked_by="self_confidence", n_jobs=1)
     return [int(i) for i in issues]

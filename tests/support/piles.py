@@ -31,14 +31,18 @@ def write_predictions(
     realness: NDArray[np.float32] | None = None,
     failed: dict[int, str] | None = None,
     shard_size: int = 1000,
+    ids: list[str] | None = None,
     **info: Any,
 ) -> list[str]:
-    """Writes float32 [N, 3] probabilities as shards; rows in `failed` are error rows. Returns the ids."""
+    """Writes float32 [N, 3] probabilities as shards; rows in `failed` are error rows. Returns the ids.
+
+    Other numbers of classes go with `classes=`.
+    """
     directory.mkdir(parents=True)
     failed = failed or {}
     count = len(probabilities)
     real = np.linspace(0.01, 1, count, dtype=np.float32) if realness is None else realness
-    ids = [f"set/{i:05d}.png" for i in range(count)]
+    ids = ids or [f"set/{i:05d}.png" for i in range(count)]
     for shard, start in enumerate(range(0, count, shard_size)):
         rows = range(start, min(start + shard_size, count))
         good = [i for i in rows if i not in failed]

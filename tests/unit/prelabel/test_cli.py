@@ -19,7 +19,7 @@ from prelabel.audit.apply import ApplyConfig
 from prelabel.audit.draw import DrawConfig
 from prelabel.audit.suspects import SuspectConfig
 from prelabel.bulk import BulkConfig
-from prelabel.commands import audit, backend, convert, exits, info, pull, push, sheet
+from prelabel.commands import audit, backend, convert, exits, info, pull, push, report, sheet
 from prelabel.commands import duplicates as duplicates_command
 from prelabel.commands import plan as plan_command
 from prelabel.commands import run as run_command
@@ -85,6 +85,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         "audit draw",
         "audit apply",
         "audit report",
+        "report",
         "push",
         "pull",
         "backend",
@@ -111,6 +112,7 @@ def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
         "audit apply": (audit.Apply, ApplyConfig, SuspectConfig),
         "audit report": (audit.Report,),
         "convert": (convert.Convert,),
+        "report": (report.Report,),
         "push": (push.Push, LabelStudio),
         "pull": (pull.Pull, LabelStudio),
         "backend": (backend.ServeBackend, Connection),
