@@ -24,6 +24,8 @@ EXPECTED = {
     errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.AccessError: grpc.StatusCode.UNAUTHENTICATED,
     errors.RemoteError: INTERNAL,
+    errors.StorageError: INTERNAL,
+    errors.WorkerError: INTERNAL,
 }
 
 
