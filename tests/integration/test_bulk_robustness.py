@@ -1,8 +1,8 @@
 """What bulk work survives: kills at random moments, full and read-only disks, servers that die, a second run."""
 
 import os
-import re
 import random
+import re
 import select
 import signal
 import subprocess
