@@ -71,7 +71,9 @@ def make_runs(kind: str, data: TrainingSet) -> dict[str, Run]:
 
 def compiled(data: TrainingSet, recipe: Recipe, *, jit: bool = False) -> Run:
     """Our step, driven as `training.train` does: samplers, step, metrics read and checked."""
-    step: Any = make_step(build_state(data, recipe, SEED), data, recipe, choose_kind(data.unlabelled), SEED)
+    step: Any = make_step(
+        build_state(data, recipe, SEED), data, recipe, choose_kind(data.unlabelled, data.labelled, data.labels), SEED
+    )
     if jit:
         step = tf.function(step.python_function, jit_compile=True)
     labelled = BalancedSampler(data.labels, recipe.labelled_batch, SEED)
@@ -95,7 +97,7 @@ def plain(data: TrainingSet) -> Run:
     state = build_state(data, recipe, SEED)
     discriminator: Any = state.discriminator
     generator: Any = state.generator
-    kind = choose_kind(data.unlabelled)
+    kind = choose_kind(data.unlabelled, data.labelled, data.labels)
     weak, strong = VIEWS[kind]
     labelled = BalancedSampler(data.labels, recipe.labelled_batch, SEED)
     unlabelled = EpochSampler(len(data.unlabelled), recipe.unlabelled_batch, SEED)
@@ -138,7 +140,11 @@ def plain(data: TrainingSet) -> Run:
             )
 
         values = [
-            update(state.discriminator_optimizer, discriminator, lambda _: losses.supervised_loss(classify(x), y)),
+            update(
+                state.discriminator_optimizer,
+                discriminator,
+                lambda _: losses.supervised_loss(classify(x), y, tf.ones(tf.shape(y))),
+            ),
             update(state.unsupervised_optimizer, discriminator, unlabelled_loss),
             update(
                 state.generator_optimizer,

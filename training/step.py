@@ -19,6 +19,7 @@ from training.dataset import TrainingSet
 from training.distribute import mean_over_replicas, part_of_loss, share
 from training.prior import class_prior as make_class_prior
 from training.state import State, call_frozen_statistics, move_teacher, to_network_range
+from training.trust import held_out_labels, is_guarded, note_accuracy, on_probation, pile_trust
 
 Metrics = dict[str, tf.Tensor]
 ALIGNMENT_DECAY = 0.99
@@ -41,6 +42,7 @@ def make_step(
     """
     labelled_images, unlabelled_images = tf.constant(data.labelled), tf.constant(data.unlabelled)
     labels = tf.constant(data.labels)
+    may_be_held_out = tf.constant(held_out_labels(data.labels), tf.float32)
     given_prior = tf.constant(make_class_prior(class_prior, data.classes, data.labels))
     weak, strong = VIEWS[kind]
 
@@ -59,7 +61,7 @@ def make_step(
             x = random_view(x, strong if recipe.labelled_view == "strong" else weak, kind, seeds[0])
         x, y = share(x), share(y)
         if not recipe.unlabelled_batch:
-            metrics = update_supervised(state, x, y)
+            metrics = update_supervised(state, x, y, tf.zeros(tf.shape(y)))
         else:
             u = to_network_range(tf.gather(unlabelled_images, unlabelled))
             z = share(tf.random.stateless_normal([recipe.generated_batch, recipe.latent_size], seeds[3]))
@@ -70,7 +72,13 @@ def make_step(
             pseudo_labels = None
             if recipe.consistency_weight:
                 pseudo_labels = make_pseudo_labels(state, weak_views, prior, recipe)
-            batch = RealImages(x, y, weak_views, strong_views, noise, pseudo_labels)
+            trust, held_out = tf.ones([]), tf.zeros(tf.shape(labelled))
+            if is_guarded(kind, recipe):
+                trust = pile_trust(state)
+                held_out = share(tf.gather(may_be_held_out, labelled)) * tf.cast(
+                    on_probation(state, number), tf.float32
+                )
+            batch = RealImages(x, y, share(held_out), weak_views, strong_views, noise, pseudo_labels, trust)
             update = update_fused if recipe.fused else update_apart
             metrics, real_features = update(state, batch, z, number, prior, recipe)
             if state.generator is not None:
@@ -90,6 +98,8 @@ class RealImages:
     """[B, H, W, C]"""
     labels: tf.Tensor
     """int32 [B]"""
+    held_out: tf.Tensor
+    """float32 [B]: 1 for images whose labels D does not learn from in this step, else 0"""
     weak_views: tf.Tensor
     """[U, H, W, C] of the unlabelled images"""
     strong_views: tf.Tensor
@@ -98,6 +108,8 @@ class RealImages:
     """[A, H, W, C], normal: where the search for adversarial views of the first A weak views starts"""
     pseudo_labels: tf.Tensor | None
     """float32 [U, K]"""
+    trust: tf.Tensor
+    """float32 scalar, 0..1: factor on what the pile's losses weigh."""
 
 
 def estimated_prior(start: tf.Tensor, state: State, number: tf.Tensor) -> tf.Tensor:
@@ -112,22 +124,39 @@ def estimated_prior(start: tf.Tensor, state: State, number: tf.Tensor) -> tf.Ten
     return tf.nn.softmax((1.0 - trust) * tf.math.log(start) + trust * tf.math.log(state.class_mean + 1e-6))
 
 
-def update_supervised(state: State, x: tf.Tensor, y: tf.Tensor) -> Metrics:
-    """D on labelled (x, y)."""
+def update_supervised(state: State, x: tf.Tensor, y: tf.Tensor, held_out: tf.Tensor) -> Metrics:
+    """D on labelled (x, y), but for those that are held out."""
     variables = state.discriminator.trainable_variables
     with tf.GradientTape() as tape:
         logits, _ = state.discriminator(x, training=True)
-        loss = losses.supervised_loss(logits, y)
+        loss, metrics = supervised_loss(state, logits, y, held_out)
         part = part_of_loss(loss)
     state.discriminator_optimizer.apply(tape.gradient(part, variables), variables)
-    return {"loss_supervised": loss, "labelled_accuracy": _accuracy(logits, y)}
+    return metrics
+
+
+def supervised_loss(
+    state: State, logits: tf.Tensor, labels: tf.Tensor, held_out: tf.Tensor
+) -> tuple[tf.Tensor, Metrics]:
+    """Returns the cross-entropy of labelled images that are not held out (float32 scalar) and its metrics.
+
+    Args:
+        state: Keeps the accuracy on those that are.
+        logits: float32 [B, K].
+        labels: int32 [B].
+        held_out: float32 [B], 0 or 1.
+    """
+    loss = losses.supervised_loss(logits, labels, 1.0 - held_out)
+    hits = tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32)
+    note_accuracy(state, hits, held_out)
+    return loss, {"loss_supervised": loss, "labelled_accuracy": tf.reduce_mean(hits)}
 
 
 def update_apart(
     state: State, real: RealImages, z: tf.Tensor, number: tf.Tensor, prior: tf.Tensor, recipe: Recipe
 ) -> tuple[Metrics, tf.Tensor]:
     """D on labelled (x, y), then D on unlabelled x and generated G(z); returns D's features of the real images, too."""
-    metrics = update_supervised(state, real.labelled, real.labels)
+    metrics = update_supervised(state, real.labelled, real.labels, real.held_out)
     fakes = None if state.generator is None else call_frozen_statistics(state.generator, z)
     variables = state.discriminator.trainable_variables
     with tf.GradientTape() as tape:
@@ -152,12 +181,11 @@ def update_fused(
     with tf.GradientTape() as tape:
         logits, features = state.discriminator(tf.concat([real.labelled, real.strong_views], axis=0), training=True)
         labelled_logits, strong_logits = tf.split(logits, sizes)
-        supervised = losses.supervised_loss(labelled_logits, real.labels)
+        supervised, labelled_metrics = supervised_loss(state, labelled_logits, real.labels, real.held_out)
         total, metrics = pile_loss(tape, state, real, strong_logits, fakes, number, prior, recipe)
         part = part_of_loss(supervised + total)
     state.discriminator_optimizer.apply(tape.gradient(part, variables), variables)
-    metrics |= {"loss_supervised": supervised, "labelled_accuracy": _accuracy(labelled_logits, real.labels)}
-    return metrics, tf.split(features, sizes)[1]
+    return metrics | labelled_metrics, tf.split(features, sizes)[1]
 
 
 def pile_loss(
@@ -182,7 +210,7 @@ def pile_loss(
     if real.pseudo_labels is not None:
         consistency = losses.consistency_loss(real.pseudo_labels, strong_logits)
         ramp = tf.minimum(1.0, tf.cast(number, tf.float32) / max(1, recipe.consistency_ramp_steps))
-        total += recipe.consistency_weight * ramp * consistency
+        total += recipe.consistency_weight * real.trust * ramp * consistency
         metrics["loss_consistency"] = consistency
     if recipe.information_weight or recipe.adversarial_weight:
         weak_logits = classify(real.weak_views)
@@ -194,7 +222,7 @@ def pile_loss(
         average = INFORMATION_DECAY * state.joint_mean + (1.0 - INFORMATION_DECAY) * tf.stop_gradient(joint)
         state.joint_mean.assign(tf.maximum(average, 1e-8))
         information = losses.information_loss(joint, state.joint_mean, prior)
-        total += recipe.information_weight * information
+        total += recipe.information_weight * real.trust * information
         metrics["mutual_information"] = -losses.information_loss(joint, state.joint_mean, tf.ones_like(prior))
     if recipe.adversarial_weight:
         searched = real.noise.shape[0]
@@ -202,7 +230,7 @@ def pile_loss(
         with tape.stop_recording():
             worst = adversarial_views(classify, images, answers, recipe.adversarial_radius, real.noise)
         adversarial = losses.consistency_loss(tf.nn.softmax(answers), classify(worst))
-        total += recipe.adversarial_weight * adversarial
+        total += recipe.adversarial_weight * real.trust * adversarial
         metrics["loss_adversarial"] = adversarial
     if fakes is not None:
         fake_logits = classify(fakes)
@@ -251,7 +279,3 @@ def make_pseudo_labels(state: State, weak_views: tf.Tensor, prior: tf.Tensor, re
         mean.assign(ALIGNMENT_DECAY * mean + (1.0 - ALIGNMENT_DECAY) * now)
         probabilities = losses.align(probabilities, prior, mean)
     return losses.sharpen(probabilities, recipe.temperature)
-
-
-def _accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_mean(tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32))

@@ -82,7 +82,9 @@ def train(options: Options) -> Summary:
     data = dataset.training
     for reason in dataset.skipped:
         logger.warning("skipped: %s", reason)
-    kind = choose_kind(data.unlabelled) if options.augment == "auto" else options.augment
+    kind = options.augment
+    if kind == "auto":
+        kind = choose_kind(data.unlabelled, data.labelled, data.labels)
     class_prior(options.class_prior, data.classes, data.labels)  # an error here leaves the folder unclaimed
     meta = describe(options, dataset, kind)
     finished = open_run(options, meta) if chief else finished_run(options.output)

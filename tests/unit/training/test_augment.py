@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.augment import VIEWS, View, choose_kind, random_view
+from training.augment import VIEWS, View, choose_kind, colour_tells_class, random_view
 
 
 def images(count: int = 8) -> tf.Tensor:
@@ -12,7 +12,7 @@ def images(count: int = 8) -> tf.Tensor:
     return tf.constant(pixels)
 
 
-@pytest.mark.parametrize("kind", ["digits", "natural"])
+@pytest.mark.parametrize("kind", ["digits", "natural", "recoloured"])
 @pytest.mark.parametrize("strength", [0, 1])
 def test_views_depend_on_the_seed_alone_and_stay_in_range(kind: str, strength: int) -> None:
     view = VIEWS[kind][strength]  # type: ignore[index]
@@ -24,13 +24,13 @@ def test_views_depend_on_the_seed_alone_and_stay_in_range(kind: str, strength: i
 
 
 def test_a_view_without_freedom_is_the_image_itself() -> None:
-    still = View(0, 0, 0, 0, 0, 0, 0)
+    still = View(0, 0, 0, 0, 0, 0, 0, 0)
     np.testing.assert_allclose(random_view(images(), still, "digits", tf.constant([0, 0])), images(), atol=1e-5)
     assert random_view(images(), VIEWS["digits"][1], "none", tf.constant([0, 0])) is not None
 
 
 def test_a_shift_moves_the_content_by_at_most_its_limit() -> None:
-    view = View(2 / 16, 0, 0, 0, 0, 0, 0)
+    view = View(2 / 16, 0, 0, 0, 0, 0, 0, 0)
     moved = random_view(images(64), view, "digits", tf.constant([0, 3])).numpy()
     rows = np.where((moved > -0.99).any(axis=(2, 3)))
     assert rows[1].min() >= 5 - 2
@@ -42,22 +42,51 @@ def test_nothing_flips() -> None:
     """A bright left and a dark right half stay where they are, in every view."""
     pixels = np.full((64, 16, 16, 1), -1.0, np.float32)
     pixels[:, :, :8] = 1.0
-    for weak_and_strong in (VIEWS["digits"], VIEWS["natural"]):
+    for weak_and_strong in (VIEWS["digits"], VIEWS["natural"], VIEWS["recoloured"]):
         for view in weak_and_strong:
             views = random_view(tf.constant(pixels), view, "digits", tf.constant([0, 1])).numpy()
             assert (views[:, :, :4].mean(axis=(1, 2, 3)) > views[:, :, -4:].mean(axis=(1, 2, 3))).all()
 
 
 def test_the_kind_comes_from_the_borders() -> None:
+    labels = np.arange(20, dtype=np.int32) % 2
     plain = np.full((20, 16, 16, 3), 250, np.uint8)
     plain[:, 4:12, 4:12] = 10
-    photographs = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3)).astype(np.uint8)
-    assert choose_kind(plain) == "digits"
-    assert choose_kind(photographs) == "natural"
+    grey = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 1)).astype(np.uint8)
+    assert choose_kind(plain, plain, labels) == "digits"
+    assert choose_kind(grey, grey, labels) == "natural"
+    assert choose_kind(grey.repeat(3, axis=3), grey.repeat(3, axis=3), labels) == "natural"
+
+
+def test_colours_vary_where_they_tell_nothing() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.arange(100, dtype=np.int32) % 5
+    base = generator.integers(0, 256, (100, 1, 1, 3))
+    noise = generator.integers(-20, 20, (100, 16, 16, 3))
+    any_colour = np.clip(base + noise, 0, 255).astype(np.uint8)
+    of_class = np.clip(base[labels] + 2 * noise, 0, 255).astype(np.uint8)
+    assert choose_kind(any_colour, any_colour, labels) == "recoloured"
+    assert choose_kind(of_class, of_class, labels) == "natural"
+
+
+def test_one_image_a_class_tells_nothing_and_many_images_are_no_matter() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5000, 8, 8, 3)).astype(np.uint8)
+    assert not colour_tells_class(images[:5], np.arange(5, dtype=np.int32))
+    assert not colour_tells_class(images, np.arange(5000, dtype=np.int32) % 10)
+
+
+def test_recolouring_keeps_greys_and_the_mean_of_the_channels() -> None:
+    view = View(0, 0, 0, 0, 0, elastic=0, tone=0, colour=1)
+    pixels = np.random.default_rng(0).uniform(-0.3, 0.3, (16, 8, 8, 3)).astype(np.float32)
+    turned = random_view(tf.constant(pixels), view, "recoloured", tf.constant([0, 2])).numpy()
+    assert np.abs(turned - pixels).max() > 0.1
+    np.testing.assert_allclose(turned.mean(axis=3), pixels.mean(axis=3), atol=1e-5)
+    grey = tf.constant(pixels[..., :1].repeat(3, axis=3))
+    np.testing.assert_allclose(random_view(grey, view, "recoloured", tf.constant([0, 2])), grey, atol=1e-5)
 
 
 def test_an_elastic_view_bends_but_keeps_the_amount_of_ink() -> None:
-    view = View(0, 0, 0, 0, 0, elastic=0.04, tone=0)
+    view = View(0, 0, 0, 0, 0, elastic=0.04, tone=0, colour=0)
     plain, bent = images(64).numpy(), random_view(images(64), view, "digits", tf.constant([0, 5])).numpy()
     assert (np.abs(bent - plain).mean(axis=(1, 2, 3)) > 0.01).all()
     np.testing.assert_allclose((bent + 1).mean(), (plain + 1).mean(), rtol=0.1)
