@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from prelabel import __version__
-from prelabel.commands import audit, convert, duplicates, info, plan, run, sheet
+from prelabel.commands import audit, convert, duplicates, info, labels, plan, run, select, sheet
 from prelabel.commands.exits import EXIT_ERROR, EXIT_INTERRUPTED
 from prelabel.errors import PrelabelError
 
@@ -27,6 +27,8 @@ Command = (
     | Annotated[convert.Convert, tyro.conf.subcommand("convert", description=convert.HELP)]
     | Annotated[plan.Plan, tyro.conf.subcommand("plan", description=plan.HELP)]
     | Annotated[duplicates.Duplicates, tyro.conf.subcommand("duplicates", description=duplicates.HELP)]
+    | Annotated[select.Select, tyro.conf.subcommand("select", description=select.HELP)]
+    | Annotated[labels.Labels, tyro.conf.subcommand("labels", description=labels.HELP)]
 )
 
 
@@ -64,6 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return plan.execute(command)
             case duplicates.Duplicates():
                 return duplicates.execute(command)
+            case select.Select():
+                return select.execute(command)
+            case labels.Labels():
+                return labels.execute(command)
     except PrelabelError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR

@@ -20,11 +20,15 @@ from prelabel.audit.suspects import SuspectConfig
 from prelabel.bulk import BulkConfig
 from prelabel.commands import audit, convert, exits, info, sheet
 from prelabel.commands import duplicates as duplicates_command
+from prelabel.commands import labels as labels_command
 from prelabel.commands import plan as plan_command
 from prelabel.commands import run as run_command
+from prelabel.commands import select as select_command
 from prelabel.connection import Connection
 from prelabel.duplicates.pairs import Near
 from prelabel.errors import ServerUnavailableError
+from prelabel.selection.first import FirstConfig
+from prelabel.selection.next import NextConfig
 from prelabel.testing import FakeServer
 from support.samples import write_pile
 
@@ -69,7 +73,20 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "info", "sheet", "convert", "duplicates", "plan", "audit draw", "audit apply", "audit report"]
+    "command",
+    [
+        "run",
+        "info",
+        "sheet",
+        "convert",
+        "duplicates",
+        "plan",
+        "select",
+        "labels",
+        "audit draw",
+        "audit apply",
+        "audit report",
+    ],
 )
 def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
     capsys: pytest.CaptureFixture[str], command: str
@@ -92,9 +109,21 @@ def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
         "audit apply": (audit.Apply, ApplyConfig, SuspectConfig),
         "audit report": (audit.Report,),
         "convert": (convert.Convert,),
+        "select": (select_command.Select, FirstConfig, NextConfig),
+        "labels": (labels_command.Labels,),
     }[command]
     names = {field.name.replace("_", "-") for one in fields for field in dataclasses.fields(one)}
-    assert set(explained) == names - {"bulk", "connection", "what", "draw", "promise", "suspects", "near"}
+    assert set(explained) == names - {
+        "bulk",
+        "connection",
+        "what",
+        "draw",
+        "promise",
+        "suspects",
+        "near",
+        "first",
+        "next",
+    }
     assert all(one[0].isupper() for one in explained.values())
 
 
