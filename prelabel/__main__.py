@@ -1,37 +1,77 @@
 """The command line: `prelabel COMMAND`; each command is a file of `prelabel.commands`."""
 
+import functools
 import logging
+import operator
 import os
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import tyro
 
 from prelabel import __version__
-from prelabel.commands import audit, backend, convert, duplicates, info, plan, pull, push, report, run, sheet
+from prelabel.commands import (
+    audit,
+    backend,
+    convert,
+    duplicates,
+    info,
+    labels,
+    plan,
+    pull,
+    push,
+    report,
+    run,
+    select,
+    sheet,
+)
 from prelabel.commands.exits import EXIT_ERROR, EXIT_INTERRUPTED
 from prelabel.errors import PrelabelError
 
 DESCRIPTION = (
     "Turns a few labelled images and a large unlabelled pile into pre-labels that people only have to confirm."
 )
-EPILOG = "`prelabel --version` prints the version. `prelabel COMMAND --help` says more."
 
-Command = (
-    Annotated[run.Run, tyro.conf.subcommand("run", description=run.HELP)]
-    | Annotated[info.Info, tyro.conf.subcommand("info", description=info.HELP)]
-    | Annotated[sheet.Sheet, tyro.conf.subcommand("sheet", description=sheet.HELP)]
-    | Annotated[audit.Audit, tyro.conf.subcommand("audit", description=audit.HELP)]
-    | Annotated[convert.Convert, tyro.conf.subcommand("convert", description=convert.HELP)]
-    | Annotated[plan.Plan, tyro.conf.subcommand("plan", description=plan.HELP)]
-    | Annotated[duplicates.Duplicates, tyro.conf.subcommand("duplicates", description=duplicates.HELP)]
-    | Annotated[report.Report, tyro.conf.subcommand("report", description=report.HELP)]
-    | Annotated[push.Push, tyro.conf.subcommand("push", description=push.HELP)]
-    | Annotated[pull.Pull, tyro.conf.subcommand("pull", description=pull.HELP)]
-    | Annotated[backend.ServeBackend, tyro.conf.subcommand("backend", description=backend.HELP)]
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the command line."""
+
+    name: str
+    options: type
+    """Dataclass of its options."""
+    help: str
+    """Its first line stands in the list of commands."""
+    execute: Callable[[Any], int]
+    """Does it and returns the exit status."""
+
+
+COMMANDS = (
+    Command("select", select.Select, select.HELP, select.execute),
+    Command("labels", labels.Labels, labels.HELP, labels.execute),
+    Command("plan", plan.Plan, plan.HELP, plan.execute),
+    Command("duplicates", duplicates.Duplicates, duplicates.HELP, duplicates.execute),
+    Command("run", run.Run, run.HELP, run.execute),
+    Command("info", info.Info, info.HELP, info.execute),
+    Command("sheet", sheet.Sheet, sheet.HELP, sheet.execute),
+    Command("audit", audit.Audit, audit.HELP, audit.execute),
+    Command("report", report.Report, report.HELP, report.execute),
+    Command("convert", convert.Convert, convert.HELP, convert.execute),
+    Command("push", push.Push, push.HELP, push.execute),
+    Command("pull", pull.Pull, pull.HELP, pull.execute),
+    Command("backend", backend.ServeBackend, backend.HELP, backend.execute),
 )
+"""In the order of their use."""
+
+
+def overview() -> str:
+    """Returns the list of commands, a line each."""
+    lines = [f"  {command.name:<11} {command.help.splitlines()[0]}" for command in COMMANDS]
+    more = "`prelabel COMMAND --help` says more, with examples; `prelabel --version` prints the version."
+    return "\n".join(["usage: prelabel COMMAND ...", "", DESCRIPTION, "", *lines, "", more])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,42 +80,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words == ["--version"]:
         print(f"prelabel {__version__}")
         return 0
+    if words in (["--help"], ["-h"]):
+        print(overview())
+        return 0
+    if not words:
+        print(overview(), file=sys.stderr)
+        return EXIT_ERROR
     # gRPC's C core would repeat every failed try on stderr in its own words. It reads this when it is imported, later.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Pillow warns about small faults of images that it decodes all the same; those that it cannot become error rows.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    choices: Any = functools.reduce(
+        operator.or_,
+        (Annotated[one.options, tyro.conf.subcommand(one.name, description=one.help)] for one in COMMANDS),
+    )
     try:
-        command = tyro.cli(
-            Command,
-            prog="prelabel",
-            description=f"{DESCRIPTION}\n\n{EPILOG}",
-            args=words,
-            config=(tyro.conf.FlagCreatePairsOff,),
+        options = tyro.cli(
+            choices, prog="prelabel", description=DESCRIPTION, args=words, config=(tyro.conf.FlagCreatePairsOff,)
         )
-        match command:
-            case run.Run():
-                return run.execute(command)
-            case info.Info():
-                return info.execute(command)
-            case sheet.Sheet():
-                return sheet.execute(command)
-            case audit.Audit():
-                return audit.execute(command)
-            case convert.Convert():
-                return convert.execute(command)
-            case plan.Plan():
-                return plan.execute(command)
-            case duplicates.Duplicates():
-                return duplicates.execute(command)
-            case report.Report():
-                return report.execute(command)
-            case push.Push():
-                return push.execute(command)
-            case pull.Pull():
-                return pull.execute(command)
-            case backend.ServeBackend():
-                return backend.execute(command)
+        return next(one for one in COMMANDS if isinstance(options, one.options)).execute(options)
     except PrelabelError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR

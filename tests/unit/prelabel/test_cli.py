@@ -21,12 +21,16 @@ from prelabel.audit.suspects import SuspectConfig
 from prelabel.bulk import BulkConfig
 from prelabel.commands import audit, backend, convert, exits, info, pull, push, report, sheet
 from prelabel.commands import duplicates as duplicates_command
+from prelabel.commands import labels as labels_command
 from prelabel.commands import plan as plan_command
 from prelabel.commands import run as run_command
+from prelabel.commands import select as select_command
 from prelabel.connection import Connection
 from prelabel.duplicates.pairs import Near
 from prelabel.errors import ServerUnavailableError
 from prelabel.ray_runner import ClusterOptions
+from prelabel.selection.first import FirstConfig
+from prelabel.selection.next import NextConfig
 from prelabel.testing import FakeServer
 from support.samples import write_pile
 
@@ -60,35 +64,22 @@ def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().out
 
 
-def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    text = help_of(capsys)
-    assert "run" in text
-    assert "info" in text
-    assert "sheet" in text
-    assert "convert" in text
-    assert "audit" in text
-    assert "push" in text
-    assert "pull" in text
-    assert "backend" in text
-    assert "--version" in text
+def test_help_lists_the_commands_in_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^  (\w+) ", text, re.MULTILINE) == [one.name for one in cli.COMMANDS]
+    assert max(map(len, text.splitlines())) <= 120
+    assert run() == exits.EXIT_ERROR
+    assert capsys.readouterr().err == text
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        "run",
-        "info",
-        "sheet",
-        "convert",
-        "duplicates",
-        "plan",
+        *(one.name for one in cli.COMMANDS if one.name != "audit"),
         "audit draw",
         "audit apply",
         "audit report",
-        "report",
-        "push",
-        "pull",
-        "backend",
     ],
 )
 def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
@@ -116,10 +107,12 @@ def test_the_help_of_a_command_holds_an_example_and_explains_every_option(
         "push": (push.Push, LabelStudio),
         "pull": (pull.Pull, LabelStudio),
         "backend": (backend.ServeBackend, Connection),
+        "select": (select_command.Select, FirstConfig, NextConfig),
+        "labels": (labels_command.Labels,),
     }[command]
     names = {field.name.replace("_", "-") for one in fields for field in dataclasses.fields(one)}
     groups = {"bulk", "cluster", "connection", "what", "draw", "promise", "suspects", "near", "tool", "label-studio"}
-    assert set(explained) == names - groups
+    assert set(explained) == names - groups - {"first", "next"}
     assert all(one[0].isupper() for one in explained.values())
 
 
@@ -134,7 +127,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"prelabel {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["walk"], ["run", "--input", "x"], ["info"], ["run", "--speed", "9"]])
+@pytest.mark.parametrize("arguments", [["walk"], ["run", "--input", "x"], ["info"], ["run", "--speed", "9"]])
 def test_wrong_usage_is_status_2(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         run(*arguments)
