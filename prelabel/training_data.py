@@ -24,8 +24,8 @@ class Written:
     """Images, labelled or not."""
     labels: Counter[str] = field(default_factory=Counter)
     """Class -> images."""
-    unreadable: int = 0
-    """Images without content that were left out of the pile."""
+    missing: list[str] = field(default_factory=list)
+    """Ids with an answer of which there is no image."""
 
 
 def write_training(
@@ -34,7 +34,6 @@ def write_training(
     images: Source,
     labelled: Source | None,
     no_class: Collection[str],
-    *,
     only_labelled: bool,
 ) -> Written:
     """Writes Parquet files that `python -m training --data` takes: `id`, `image`, `label` (null where unknown).
@@ -50,43 +49,39 @@ def write_training(
         only_labelled: Leave images without a label out.
 
     Raises:
-        InputError: An answer is about no image, an image with an answer cannot be read any more, or nothing is left.
+        InputError: The images cannot be read any more, or none is left.
     """
     pa = require_pyarrow()
-    written, missing = Written(), dict.fromkeys(answers)
+    written, open_ids = Written(), dict.fromkeys(answers)
     schema = pa.schema([("id", pa.string()), ("image", pa.binary()), ("label", pa.string())])
 
     def rows() -> Iterator[dict[str, Any]]:
         for sample in images.read(0, len(images)):
             answer = answers.get(sample.id)
-            missing.pop(sample.id, None)
-            yield from row(sample.id, sample, None if answer in no_class else answer)
+            open_ids.pop(sample.id, None)
+            yield from _row(sample.id, sample, None if answer in no_class else answer)
         for sample in labelled.read(0, len(labelled)) if labelled is not None else ():
             if sample.label is not None:
-                yield from row(f"before/{sample.id}", sample, sample.label)
+                yield from _row(f"before/{sample.id}", sample, sample.label)
 
-    def row(identity: str, sample: Sample, label: str | None) -> Iterator[dict[str, Any]]:
-        if sample.content is None:
-            if label is not None:
-                raise InputError(f"image {identity} has the label {label!r} and cannot be read: {sample.error}")
-            written.unreadable += 1
-            return
-        if label is None and only_labelled:
+    def _row(identity: str, sample: Sample, label: str | None) -> Iterator[dict[str, Any]]:
+        if label is None and (only_labelled or sample.content is None):
             return
         written.images += 1
         if label is not None:
             written.labels[label] += 1
-        yield {"id": identity, "image": image_file(sample)[0], "label": label}
+        content = None if sample.content is None else image_file(sample)[0]
+        yield {"id": identity, "image": content, "label": label}
 
     stream, number = rows(), 0
     while block := list(islice(stream, FILE_IMAGES)):
         write_shard(folder / f"train-{number:05d}.parquet", pa.Table.from_pylist(block, schema))
         number += 1
-    if missing:
-        some = ", ".join(list(missing)[:3])
-        raise InputError(f"{len(missing):,} answers are about images that the input does not hold, for example {some}")
-    if not written.labels:
-        raise InputError("nothing to learn from: no image has an answer that names a class")
+    if not written.images:
+        raise InputError(
+            "nothing to write: none of the images has an answer, and --only-labelled leaves the others out"
+        )
+    written.missing = list(open_ids)
     return written
 
 

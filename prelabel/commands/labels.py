@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prelabel.audit.answers import given_answers
+from prelabel.audit.answers import given_answers, some
 from prelabel.audit.tasks import NONE_OF_THESE
 from prelabel.errors import InputError
 from prelabel.files import new_directory
@@ -46,13 +46,15 @@ def execute(options: Labels) -> int:
     source = open_source(options.input)
     labelled = None if options.labelled is None else open_labelled(options.labelled)
     with new_directory(options.output) as folder:
-        written = write_training(
-            folder, answers, source, labelled, (NONE_OF_THESE,), only_labelled=options.only_labelled
-        )
+        written = write_training(folder, answers, source, labelled, (NONE_OF_THESE,), options.only_labelled)
+        if written.missing:
+            raise InputError(
+                f"{options.input} does not hold images that the answers are about: {some(written.missing)}"
+            )
+        if not written.labels:
+            raise InputError("no answer names a class: there is nothing to learn from")
     labels = "  ".join(f"{name} {count:,}" for name, count in sorted(written.labels.items()))
     print(f"{written.images:,} images in {options.output}, {written.labels.total():,} labelled: {labels}")
-    if written.unreadable:
-        print(f"{written.unreadable:,} images without a label cannot be read and were left out")
     return 0
 
 
