@@ -10,7 +10,21 @@ from typing import Annotated
 import tyro
 
 from prelabel import __version__
-from prelabel.commands import audit, backend, convert, duplicates, info, plan, pull, push, report, run, sheet
+from prelabel.commands import (
+    audit,
+    backend,
+    convert,
+    duplicates,
+    info,
+    labels,
+    plan,
+    pull,
+    push,
+    report,
+    run,
+    select,
+    sheet,
+)
 from prelabel.commands.exits import EXIT_ERROR, EXIT_INTERRUPTED
 from prelabel.errors import PrelabelError
 
@@ -31,6 +45,8 @@ Command = (
     | Annotated[push.Push, tyro.conf.subcommand("push", description=push.HELP)]
     | Annotated[pull.Pull, tyro.conf.subcommand("pull", description=pull.HELP)]
     | Annotated[backend.ServeBackend, tyro.conf.subcommand("backend", description=backend.HELP)]
+    | Annotated[select.Select, tyro.conf.subcommand("select", description=select.HELP)]
+    | Annotated[labels.Labels, tyro.conf.subcommand("labels", description=labels.HELP)]
 )
 
 
@@ -76,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return pull.execute(command)
             case backend.ServeBackend():
                 return backend.execute(command)
+            case select.Select():
+                return select.execute(command)
+            case labels.Labels():
+                return labels.execute(command)
     except PrelabelError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR

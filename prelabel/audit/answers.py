@@ -27,8 +27,7 @@ def read_answers(path: Path, plan: Plan) -> NDArray[np.int32]:
         InputError: The file is damaged, holds ids that were not drawn, an id twice, a name that is no class, or lacks
             answers; the message says which.
     """
-    pairs = _from_label_studio(path) if path.suffix == ".json" else read_csv(path, ANSWER_COLUMN)
-    given = _unique(path, [(identity, answer) for identity, answer in pairs if answer])
+    given = given_answers(path)
     if unknown := sorted(set(given) - set(plan.ids)):
         raise InputError(f"{path} answers ids that were not drawn: {some(unknown)}; it is of another audit")
     if missing := [identity for identity in plan.ids if identity not in given]:
@@ -37,6 +36,16 @@ def read_answers(path: Path, plan: Plan) -> NDArray[np.int32]:
             f"random, so the guarantee needs all; answer {NONE_OF_THESE!r} where no class fits"
         )
     return np.array([label_index(path, identity, given[identity], plan.classes) for identity in plan.ids], np.int32)
+
+
+def given_answers(path: Path) -> dict[str, str]:
+    """Returns what people said, by id; tasks without an answer are left out.
+
+    Raises:
+        InputError: The file is damaged, or holds an id twice; the message says which.
+    """
+    pairs = _from_label_studio(path) if path.suffix == ".json" else read_csv(path, ANSWER_COLUMN)
+    return _unique(path, [(identity, answer) for identity, answer in pairs if answer])
 
 
 def read_csv(path: Path, column: str) -> list[tuple[str, str]]:

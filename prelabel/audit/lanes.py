@@ -34,6 +34,8 @@ class Uncertainty:
     """float32 [N], nats; 0 where there is no prediction."""
     runner_up: NDArray[np.int32]
     """int32 [N], 0..K-1, the second most probable class; 0 where there is no prediction."""
+    margin: NDArray[np.float32]
+    """float32 [N], 0..1: by how much the most probable class is ahead of it; NaN where there is no prediction."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,10 @@ class Lanes:
 def uncertainty(pile: Pile, temperature: float) -> Uncertainty:
     """Applies the temperature to all rows, batch by batch."""
     result = Uncertainty(
-        np.full(len(pile), np.nan, np.float32), np.zeros(len(pile), np.float32), np.zeros(len(pile), np.int32)
+        np.full(len(pile), np.nan, np.float32),
+        np.zeros(len(pile), np.float32),
+        np.zeros(len(pile), np.int32),
+        np.full(len(pile), np.nan, np.float32),
     )
     for start, probabilities in probability_batches(pile.directory):
         rows = start + np.flatnonzero(pile.predicted[start : start + len(probabilities)])
@@ -67,6 +72,7 @@ def uncertainty(pile: Pile, temperature: float) -> Uncertainty:
         result.confidence[rows] = scaled[np.arange(len(rows)), labels]
         scaled[np.arange(len(rows)), labels] = -1.0
         result.runner_up[rows] = scaled.argmax(axis=1)
+        result.margin[rows] = result.confidence[rows] - scaled.max(axis=1)
     return result
 
 

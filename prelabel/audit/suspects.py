@@ -115,43 +115,7 @@ def mark_answers(suspects: Suspects, pile: Pile, rows: NDArray[np.int64], answer
             suspects.mark(row, Kind.ANSWER, f"a person says {said} (audit)")
 
 
-def _mark_duplicates(suspects: Suspects, pile: Pile, path: Path) -> None:
-    pa = require_pyarrow()
-    try:
-        with pa.parquet.ParquetFile(path) as file:
-            table = file.read(list(DUPLICATE_COLUMNS))
-        # A row without `duplicate_of` is no duplicate.
-        table = table.drop_null()
-        columns = [table[name].cast(pa.string()) for name in DUPLICATE_COLUMNS]
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path} is no table of duplicates ({' and '.join(DUPLICATE_COLUMNS)}): {' '.join(str(error).split())}"
-        ) from None
-    pairs = np.stack([_rows_of(pile, column, path) for column in columns], axis=1)
-    labels = pile.label[pairs]
-    pairs = pairs[(labels[:, 0] != labels[:, 1]) & (labels >= 0).all(axis=1)]
-    both = np.concatenate([pairs, pairs[:, ::-1]])
-    for (row, twin), name in zip(both.tolist(), pile.ids_at(both[:, 1]), strict=True):
-        label = pile.classes[pile.label[twin]]
-        suspects.mark(row, Kind.DUPLICATE, f"near-duplicate of {name}, whose label is {label!r}")
-
-
-def _mark_given_labels(suspects: Suspects, pile: Pile, path: Path) -> None:
-    given = [(identity, name) for identity, name in read_csv(path, GIVEN_COLUMN) if name]
-    if not given:
-        raise InputError(f"{path} holds no labels")
-    rows = _rows_of(pile, require_pyarrow().array([identity for identity, _ in given]), path)
-    if len(np.unique(rows)) < len(rows):
-        raise InputError(f"{path} gives an id a label twice")
-    labels = np.array([label_index(path, identity, name, pile.classes) for identity, name in given], np.int32)
-    usable = pile.predicted[rows] & (labels != NO_CLASS)
-    rows, labels = rows[usable], labels[usable]
-    for order, i in enumerate(likely_label_errors(labels, probabilities_at(pile.directory, rows))):
-        row, name = int(rows[i]), pile.classes[labels[i]]
-        suspects.mark(row, Kind.GIVEN_LABEL, f"its given label {name!r} is likely wrong (cleanlab)", order)
-
-
-def _rows_of(pile: Pile, ids: Any, path: Path) -> NDArray[np.int64]:
+def rows_of(pile: Pile, ids: Any, path: Path) -> NDArray[np.int64]:
     """Returns the rows of ids, int64 [n].
 
     Raises:
@@ -165,3 +129,39 @@ def _rows_of(pile: Pile, ids: Any, path: Path) -> NDArray[np.int64]:
         raise InputError(f"{path} names ids that are not in the predictions: {some([str(one) for one in unknown])}")
     rows: NDArray[np.int64] = found.to_numpy().astype(np.int64)
     return rows
+
+
+def _mark_duplicates(suspects: Suspects, pile: Pile, path: Path) -> None:
+    pa = require_pyarrow()
+    try:
+        with pa.parquet.ParquetFile(path) as file:
+            table = file.read(list(DUPLICATE_COLUMNS))
+        # A row without `duplicate_of` is no duplicate.
+        table = table.drop_null()
+        columns = [table[name].cast(pa.string()) for name in DUPLICATE_COLUMNS]
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path} is no table of duplicates ({' and '.join(DUPLICATE_COLUMNS)}): {' '.join(str(error).split())}"
+        ) from None
+    pairs = np.stack([rows_of(pile, column, path) for column in columns], axis=1)
+    labels = pile.label[pairs]
+    pairs = pairs[(labels[:, 0] != labels[:, 1]) & (labels >= 0).all(axis=1)]
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    for (row, twin), name in zip(both.tolist(), pile.ids_at(both[:, 1]), strict=True):
+        label = pile.classes[pile.label[twin]]
+        suspects.mark(row, Kind.DUPLICATE, f"near-duplicate of {name}, whose label is {label!r}")
+
+
+def _mark_given_labels(suspects: Suspects, pile: Pile, path: Path) -> None:
+    given = [(identity, name) for identity, name in read_csv(path, GIVEN_COLUMN) if name]
+    if not given:
+        raise InputError(f"{path} holds no labels")
+    rows = rows_of(pile, require_pyarrow().array([identity for identity, _ in given]), path)
+    if len(np.unique(rows)) < len(rows):
+        raise InputError(f"{path} gives an id a label twice")
+    labels = np.array([label_index(path, identity, name, pile.classes) for identity, name in given], np.int32)
+    usable = pile.predicted[rows] & (labels != NO_CLASS)
+    rows, labels = rows[usable], labels[usable]
+    for order, i in enumerate(likely_label_errors(labels, probabilities_at(pile.directory, rows))):
+        row, name = int(rows[i]), pile.classes[labels[i]]
+        suspects.mark(row, Kind.GIVEN_LABEL, f"its given label {name!r} is likely wrong (cleanlab)", order)

@@ -7,19 +7,11 @@ from typing import Annotated, Literal
 import tyro
 
 from prelabel.adapters.label_studio.connection import LabelStudio
-from prelabel.adapters.label_studio.pull import (
-    ANSWERS_FILE,
-    Answers,
-    Written,
-    collect,
-    open_labelled,
-    parse_since,
-    write_answers,
-    write_training,
-)
+from prelabel.adapters.label_studio.pull import ANSWERS_FILE, Answers, collect, parse_since, write_answers
 from prelabel.errors import InputError
 from prelabel.files import new_directory
 from prelabel.sources import open_source
+from prelabel.training_data import Written, open_labelled, write_training
 
 HELP = """Takes people's answers out of an annotation tool, as CSV and as training data for the next round.
 
@@ -86,7 +78,7 @@ def execute(options: Pull) -> int:
         write_answers(folder / ANSWERS_FILE, answers)
         if images is not None:
             no_class = frozenset(options.no_class.split(","))
-            written = write_training(folder, answers, images, labelled, no_class, options.only_labelled)
+            written = write_training(folder, answers.choice, images, labelled, no_class, options.only_labelled)
     print(
         f"{len(answers.choice):,} answers of project {project.id} ({project.title}) in {options.output / ANSWERS_FILE}"
     )

@@ -77,13 +77,31 @@ def fingerprint(source: Source, blocks: Sequence[range], threads: int, report: P
         InputError: The source changed while it was read, or cannot be read any more.
     """
     parts: list[Fingerprints] = []
-    with contextlib.closing(map_ahead(_fingerprint_batch, _batches(source, blocks), threads)) as prints:
+    with contextlib.closing(map_ahead(_fingerprint_batch, batches_of(source, blocks), threads)) as prints:
         for part in prints:
             parts.append(part)
             report.advance(len(part) + part.unreadable)
     if not parts:
         return _join([_empty()])
     return _join(parts)
+
+
+def batches_of(source: Source, blocks: Sequence[range]) -> Iterator[tuple[range, list[Sample]]]:
+    """Yields (positions, images), at most `READ_IMAGES` at a time.
+
+    Raises:
+        InputError: The source changed while it was read, or cannot be read any more.
+    """
+    for block in blocks:
+        samples = source.read(block.start, block.stop)
+        for start in range(block.start, block.stop, READ_IMAGES):
+            rows = range(start, min(start + READ_IMAGES, block.stop))
+            batch = [sample for _, sample in zip(rows, samples, strict=False)]
+            if len(batch) != len(rows):
+                raise InputError(
+                    f"the input ended at image {start + len(batch)} of {block.stop}: it was changed while it was read"
+                )
+            yield rows, batch
 
 
 def perceptual_hash(grey: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -110,19 +128,6 @@ def picture_of(sample: Sample) -> tuple[Image.Image, str]:
         return read_picture(content)
     image = Image.fromarray(content[:, :, 0] if content.ndim == 3 and content.shape[2] == 1 else content)
     return image.convert("RGB"), image.mode
-
-
-def _batches(source: Source, blocks: Sequence[range]) -> Iterator[tuple[range, list[Sample]]]:
-    for block in blocks:
-        samples = source.read(block.start, block.stop)
-        for start in range(block.start, block.stop, READ_IMAGES):
-            rows = range(start, min(start + READ_IMAGES, block.stop))
-            batch = [sample for _, sample in zip(rows, samples, strict=False)]
-            if len(batch) != len(rows):
-                raise InputError(
-                    f"the input ended at image {start + len(batch)} of {block.stop}: it was changed while it was read"
-                )
-            yield rows, batch
 
 
 def _fingerprint_batch(batch: tuple[range, list[Sample]]) -> Fingerprints:

@@ -191,7 +191,7 @@ def test_pixels_become_png(pile: Pile, tmp_path: Path) -> None:
 
 
 def test_images_of_another_input_or_gone_are_refused(pile: Pile, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--images is another input"):
+    with pytest.raises(InputError, match="the images are another input"):
         copy_images(tmp_path / "images", some_plan(pile), ListSource(400))
     plan = dataclasses.replace(some_plan(pile), manifest_hash="manifest", rows=(7, 3, 2, 1))
     with pytest.raises(InputError, match="image 00003 cannot be read any more"):

@@ -1,0 +1,69 @@
+"""`prelabel labels`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prelabel.audit.answers import given_answers, some
+from prelabel.audit.tasks import NONE_OF_THESE
+from prelabel.errors import InputError
+from prelabel.files import new_directory
+from prelabel.sources import open_source
+from prelabel.training_data import open_labelled, write_training
+
+HELP = """Makes training data of people's answers and the images that they are about.
+
+For example:
+    prelabel labels --answers first/tasks.csv next/tasks.csv --input photos --output round2
+    make train NAME=round2 DATA=round2 LABELS=
+
+The output gets train-*.parquet (id, image, label): images with an answer are labelled, all others are the unlabelled
+pile. Labels that the input brings along are not used. A task without an answer, or with `none of these`, is
+unlabelled."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Options of `prelabel labels`."""
+
+    answers: tuple[Path, ...]
+    """Filled-in tasks.csv files (columns `id` and `answer`), or Label Studio's exports in its format JSON (.json)."""
+    input: str
+    """The images, as they were given to `prelabel select` or `prelabel run`."""
+    output: Path
+    """New directory for the training data."""
+    labelled: Path | None = None
+    """Images with labels from before: a folder with labelled/<class>/, or Parquet with a column `label`."""
+    only_labelled: bool = False
+    """Leave images without a label out; training then has no pile beyond the labelled images."""
+
+
+def execute(options: Labels) -> int:
+    """Does `prelabel labels`."""
+    answers = _merged(options.answers)
+    if not answers:
+        raise InputError(f"{' '.join(map(str, options.answers))}: the column `answer` is empty; fill it in first")
+    source = open_source(options.input)
+    labelled = None if options.labelled is None else open_labelled(options.labelled)
+    with new_directory(options.output) as folder:
+        written = write_training(folder, answers, source, labelled, (NONE_OF_THESE,), options.only_labelled)
+        if written.missing:
+            raise InputError(
+                f"{options.input} does not hold images that the answers are about: {some(written.missing)}"
+            )
+        if not written.labels:
+            raise InputError("no answer names a class: there is nothing to learn from")
+    labels = "  ".join(f"{name} {count:,}" for name, count in sorted(written.labels.items()))
+    print(f"{written.images:,} images in {options.output}, {written.labels.total():,} labelled: {labels}")
+    return 0
+
+
+def _merged(files: Sequence[Path]) -> dict[str, str]:
+    merged: dict[str, str] = {}
+    for path in files:
+        for identity, answer in given_answers(path).items():
+            if merged.setdefault(identity, answer) != answer:
+                raise InputError(
+                    f"{path} calls {identity} {answer!r}, and a file before it {merged[identity]!r}: leave one answer"
+                )
+    return merged

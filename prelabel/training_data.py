@@ -1,0 +1,90 @@
+"""People's answers and the images that they are about -> training data for the next round."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from prelabel.adapters.pictures import image_file
+from prelabel.errors import InputError
+from prelabel.sources import FolderSource, Sample, Source, open_source
+from prelabel.table import require_pyarrow, write_shard
+
+FILE_IMAGES = 4096
+"""Images in one Parquet file, and in memory."""
+
+
+@dataclass
+class Written:
+    """What went into the training data."""
+
+    images: int = 0
+    """Images, labelled or not."""
+    labels: Counter[str] = field(default_factory=Counter)
+    """Class -> images."""
+    missing: list[str] = field(default_factory=list)
+    """Ids with an answer of which there is no image."""
+
+
+def write_training(
+    folder: Path,
+    answers: Mapping[str, str],
+    images: Source,
+    labelled: Source | None,
+    no_class: Collection[str],
+    only_labelled: bool,
+) -> Written:
+    """Writes Parquet files that `python -m training --data` takes: `id`, `image`, `label` (null where unknown).
+
+    Labels that the images bring along are not used, for they may be what nobody should see yet.
+
+    Args:
+        folder: An empty folder.
+        answers: Id of an image -> what people said.
+        images: All images, as they were selected from or pre-labelled.
+        labelled: Images with labels from before.
+        no_class: Answers that mean that an image is of no class; it stays in the pile.
+        only_labelled: Leave images without a label out.
+
+    Raises:
+        InputError: The images cannot be read any more, or none is left.
+    """
+    pa = require_pyarrow()
+    written, open_ids = Written(), dict.fromkeys(answers)
+    schema = pa.schema([("id", pa.string()), ("image", pa.binary()), ("label", pa.string())])
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for sample in images.read(0, len(images)):
+            answer = answers.get(sample.id)
+            open_ids.pop(sample.id, None)
+            yield from _row(sample.id, sample, None if answer in no_class else answer)
+        for sample in labelled.read(0, len(labelled)) if labelled is not None else ():
+            if sample.label is not None:
+                yield from _row(f"before/{sample.id}", sample, sample.label)
+
+    def _row(identity: str, sample: Sample, label: str | None) -> Iterator[dict[str, Any]]:
+        if label is None and (only_labelled or sample.content is None):
+            return
+        written.images += 1
+        if label is not None:
+            written.labels[label] += 1
+        content = None if sample.content is None else image_file(sample)[0]
+        yield {"id": identity, "image": content, "label": label}
+
+    stream, number = rows(), 0
+    while block := list(islice(stream, FILE_IMAGES)):
+        write_shard(folder / f"train-{number:05d}.parquet", pa.Table.from_pylist(block, schema))
+        number += 1
+    if not written.images:
+        raise InputError(
+            "nothing to write: none of the images has an answer, and --only-labelled leaves the others out"
+        )
+    written.missing = list(open_ids)
+    return written
+
+
+def open_labelled(path: Path) -> Source:
+    """Opens images with labels from before; of the training layout only `labelled/`, never `test/`."""
+    return FolderSource(path, only=("labelled",)) if (path / "labelled").is_dir() else open_source(path)

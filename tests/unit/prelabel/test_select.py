@@ -1,0 +1,306 @@
+"""`prelabel select` and `prelabel labels` as a user types them, on real folders and predictions."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from prelabel import __main__ as cli
+from prelabel.sources import open_source
+from prelabel.table import read_predictions
+from support.piles import KnownPile, make_pile, write_predictions
+from training.dataset import load_dataset
+
+SHAPES = {"bar": 40, "beam": 12, "spot": 4}
+"""Kinds of pictures in the pile, and how many there are of each."""
+
+
+@pytest.fixture
+def pile(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    folder = tmp_path / "pile"
+    folder.mkdir()
+    for name, count in SHAPES.items():
+        for i in range(count):
+            pixels = generator.integers(0, 30, (28, 28)).astype(np.uint8)
+            rows, columns = {"bar": ((0, 28), (12, 16)), "beam": ((12, 16), (0, 28)), "spot": ((2, 9), (2, 9))}[name]
+            pixels[slice(*rows), slice(*columns)] = 220
+            Image.fromarray(pixels).save(folder / f"{name}-{i:02d}.png")
+    return folder
+
+
+def run(*arguments: object) -> int:
+    quiet = ["--progress", "none"] if arguments[0] in ("select", "duplicates") else []
+    return cli.main([*(str(one) for one in arguments), *quiet])
+
+
+def tasks(folder: Path) -> list[dict[str, str]]:
+    with (folder / "tasks.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def answer(folder: Path, *, blank: int = 0) -> Path:
+    """Fills the tasks in by the names of the files, but the last `blank` ones."""
+    rows = tasks(folder)
+    for row in rows[: len(rows) - blank]:
+        row["answer"] = row["id"].split("-")[0]
+    with (folder / "tasks.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "tasks.csv"
+
+
+def error_of(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    return line
+
+
+def test_the_first_images_are_one_of_each_kind(pile: Path, tmp_path: Path) -> None:
+    output = tmp_path / "first"
+    select = ("select", "--input", pile, "--count", 3, "--copy-images", "--classes", *SHAPES)
+    assert run(*select, "--output", output) == 0
+    rows = tasks(output)
+    assert [row["id"].split("-")[0] for row in rows] == ["bar", "beam", "spot"]
+    assert [row["reason"] for row in rows] == [
+        "stands for 40 of 56 images (71 %)",
+        "stands for 12 of 56 images (21 %)",
+        "stands for 4 of 56 images (7.1 %)",
+    ]
+    assert list(rows[0]) == ["id", "path", "reason", "answer"]
+    assert {row["answer"] for row in rows} == {""}
+    for i, row in enumerate(rows):
+        assert (output / f"images/{i:05d}.png").read_bytes() == (pile / row["id"]).read_bytes()
+    assert json.loads((output / "label_studio.json").read_text())[1]["data"] == {
+        "image": "/data/local-files/?d=images/00001.png",
+        "uid": rows[1]["id"],
+    }
+    assert "spot" in (output / "label_studio_config.xml").read_text()
+    record = json.loads((output / "_select.json").read_text())
+    assert record["manifest_hash"] == open_source(pile).manifest_hash
+    assert (record["seed"], record["count"], record["looked_at"]) == (0, 3, 56)
+    assert record["method"].startswith("k-means")
+    assert record["ids"] == [row["id"] for row in rows]
+
+
+def test_the_seed_decides(pile: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert run("select", "--input", pile, "--count", 12, "--seed", seed, "--output", tmp_path / name) == 0
+    a, b, c = ((tmp_path / name / "tasks.csv").read_text() for name in "abc")
+    assert a == b != c
+    assert not (tmp_path / "a/label_studio_config.xml").exists()
+
+
+def test_duplicates_are_not_selected_and_broken_images_are_named(
+    pile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(20):
+        shutil.copy(pile / "bar-00.png", pile / f"zz-copy-{i:02d}.png")
+    (pile / "bar-01.png").write_bytes((pile / "bar-01.png").read_bytes()[:50])
+    (pile / "beam-03.png").write_bytes(b"")
+    found = tmp_path / "duplicates.parquet"
+    assert run("duplicates", "--input", pile, "--output", found, "--exact-only") == 0
+    capsys.readouterr()
+    select = ("select", "--input", pile, "--duplicates", found, "--output", tmp_path / "all", "--count")
+    assert run(*select, 54) == 0
+    assert {row["id"] for row in tasks(tmp_path / "all")} == {
+        path.name for path in pile.iterdir() if not path.name.startswith(("zz", "bar-01", "beam-03"))
+    }
+    out = capsys.readouterr().out
+    assert "2 images cannot be decoded and were left out: " in out
+    assert "bar-01.png" in out
+    assert "beam-03.png: the file is empty (0 bytes)" in out
+    record = json.loads((tmp_path / "all/_select.json").read_text())
+    assert record["duplicates_left_out"] == 20
+    assert [one["id"] for one in record["unreadable"]] == ["bar-01.png", "beam-03.png"]
+
+    shutil.rmtree(tmp_path / "all")
+    assert run(*select, 55) == 2
+    assert "of the 76 images looked at, 54 can be selected (20 are duplicates, 2 cannot be decoded)" in error_of(capsys)
+    assert not (tmp_path / "all").exists()
+
+
+def test_duplicates_of_another_input_are_refused(
+    pile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = tmp_path / "duplicates.parquet"
+    assert run("duplicates", "--input", pile, "--output", found) == 0
+    shutil.copy(pile / "bar-00.png", pile / "new.png")
+    capsys.readouterr()
+    assert run("select", "--input", pile, "--duplicates", found, "--count", 3, "--output", tmp_path / "out") == 2
+    assert "is about another input" in error_of(capsys)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (("--count", 57), "--count 57 is not usable: the input has 56 images"),
+        (("--count", 0), "--count 0 is not usable"),
+        (("--count", 20, "--sample", 19), "--sample 19 is not usable: at least --count 20 wanted"),
+        (("--by", "margin"), "--by and --labelled are about predictions"),
+        (("--seed", -1), "--seed and --decode-threads must be 0 or more"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    pile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: tuple[object, ...], message: str
+) -> None:
+    assert run("select", "--input", pile, "--output", tmp_path / "out", *changes) == 2
+    assert message in error_of(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_large_pile_is_sampled(pile: Path, tmp_path: Path) -> None:
+    for i in range(200):
+        shutil.copy(pile / "bar-00.png", pile / f"more-{i:03d}.png")
+    assert run("select", "--input", pile, "--count", 5, "--sample", 64, "--output", tmp_path / "out") == 0
+    record = json.loads((tmp_path / "out/_select.json").read_text())
+    assert (record["images"], record["looked_at"]) == (256, 64)
+
+
+def test_selected_and_answered_images_train(pile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("select", "--input", pile, "--count", 9, "--output", tmp_path / "first") == 0
+    answers = answer(tmp_path / "first", blank=1)
+    selected = {row["id"] for row in tasks(tmp_path / "first")}
+    other = next(f"bar-{i:02d}.png" for i in range(40) if f"bar-{i:02d}.png" not in selected)
+    with answers.open("a") as file:
+        file.write(f"{other},,,none of these\n")
+    capsys.readouterr()
+    assert run("labels", "--answers", answers, "--input", pile, "--output", tmp_path / "round") == 0
+    assert "56 images in" in (out := capsys.readouterr().out)
+    assert "8 labelled: " in out
+    rows = {row["id"]: row["label"] for row in pq.read_table(tmp_path / "round").to_pylist()}
+    named = {row["id"]: row["answer"] for row in tasks(tmp_path / "first") if row["answer"] in SHAPES}
+    assert {identity: label for identity, label in rows.items() if label is not None} == named
+    data = load_dataset(tmp_path / "round", label_count=None, seed=0)
+    assert data.training.classes == tuple(sorted(SHAPES))
+    assert (len(data.training.labels), len(data.training.unlabelled)) == (8, 48)
+
+    # The next round keeps what was labelled before.
+    (tmp_path / "more.csv").write_text(f"id,answer\n{other},bar\n")
+    more = ("--answers", tmp_path / "more.csv", "--labelled", tmp_path / "round", "--only-labelled")
+    assert run("labels", *more, "--input", pile, "--output", tmp_path / "second") == 0
+    second = pq.read_table(tmp_path / "second").to_pylist()
+    assert {row["label"] for row in second} == set(SHAPES)
+    assert len(second) == 9
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["nobody.png,bar"], "does not hold images that the answers are about: nobody.png"),
+        (["bar-00.png,", "bar-01.png,"], "the column `answer` is empty"),
+        (["bar-00.png,bar", "bar-00.png,beam"], "answers more than once: bar-00.png"),
+        (["bar-00.png,none of these"], "nothing to learn from"),
+    ],
+)
+def test_answers_that_make_no_training_data(
+    pile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], lines: list[str], message: str
+) -> None:
+    (tmp_path / "answers.csv").write_text("\n".join(["id,answer", *lines]) + "\n")
+    labels = ("labels", "--answers", tmp_path / "answers.csv", "--input", pile, "--output", tmp_path / "out")
+    assert run(*labels) == 2
+    assert message in error_of(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_contradict_each_other_are_refused(
+    pile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, label in (("one", "bar"), ("two", "beam")):
+        (tmp_path / name).write_text(f"id,answer\nbar-00.png,{label}\n")
+    files = ("--answers", tmp_path / "one", tmp_path / "two")
+    assert run("labels", *files, "--input", pile, "--output", tmp_path / "out") == 2
+    assert "calls bar-00.png 'beam', and a file before it 'bar'" in error_of(capsys)
+
+
+@pytest.fixture
+def predictions(tmp_path: Path) -> Path:
+    """Eight rows: sure ones, four that waver between cat and dog, one between dog and owl, and an error."""
+    probabilities = np.array(
+        [
+            [0.98, 0.01, 0.01],
+            [0.50, 0.49, 0.01],
+            [0.51, 0.48, 0.01],
+            [0.52, 0.47, 0.01],
+            [0.53, 0.46, 0.01],
+            [0.02, 0.55, 0.43],
+            [0.40, 0.30, 0.30],
+            [0, 0, 0],
+        ],
+        np.float32,
+    )
+    write_predictions(tmp_path / "predictions", probabilities, failed={7: "broken"}, shard_size=3)
+    return tmp_path / "predictions"
+
+
+@pytest.mark.parametrize(
+    ("by", "order", "reason"),
+    [
+        # The second row of a confusion counts half, the third a third.
+        ("entropy", [6, 5, 1, 2], "entropy 1.09 nats, between 'cat' and 'dog'"),
+        ("margin", [1, 5, 2, 3], "margin 0.01, between 'cat' and 'dog'"),
+    ],
+)
+def test_the_next_images_are_uncertain_and_of_different_confusions(
+    predictions: Path, tmp_path: Path, by: str, order: list[int], reason: str
+) -> None:
+    output = tmp_path / "next"
+    assert run("select", "--predictions", predictions, "--by", by, "--count", 4, "--output", output) == 0
+    rows = tasks(output)
+    assert [int(Path(row["id"]).stem) for row in rows] == order
+    assert rows[0]["reason"] == reason
+    assert rows[0]["path"] == f"p/{rows[0]['id']}"
+    assert "owl" in (output / "label_studio_config.xml").read_text()
+    record = json.loads((output / "_select.json").read_text())
+    assert (record["manifest_hash"], record["model_id"], record["candidates"]) == ("hash", "m1", 7)
+
+
+def test_what_is_labelled_is_not_asked_for_again(
+    predictions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "answers.csv").write_text("id,answer\nset/00001.png,cat\nset/00002.png,\nset/00005.png,none of these\n")
+    select = ("select", "--predictions", predictions, "--labelled", tmp_path / "answers.csv", "--output")
+    assert run(*select, tmp_path / "next", "--count", 5) == 0
+    assert {int(Path(row["id"]).stem) for row in tasks(tmp_path / "next")} == {0, 2, 3, 4, 6}
+    capsys.readouterr()
+    assert run(*select, tmp_path / "more", "--count", 6) == 2
+    assert "5 of 8 rows can be selected (1 have no prediction" in (line := error_of(capsys))
+    assert "2 are labelled" in line
+    (tmp_path / "answers.csv").write_text("id,answer\nset/99999.png,cat\n")
+    assert run(*select, tmp_path / "more", "--count", 1) == 2
+    assert "names ids that are not in the predictions: set/99999.png" in error_of(capsys)
+
+
+def test_of_lanes_only_those_for_review_are_asked_for(tmp_path: Path) -> None:
+    known: KnownPile = make_pile(tmp_path / "predictions", 3000)
+    assert run("audit", "draw", "--predictions", known.directory, "--output", tmp_path / "a", "--alpha", 0.05) == 0
+    names = ("cat", "dog", "owl")
+    right = {one: names[label] for one, label in zip(known.ids, known.truth, strict=True)}
+    lines = [f"{row['id']},{right[row['id']]}" for row in tasks(tmp_path / "a")]
+    (tmp_path / "answers.csv").write_text("\n".join(["id,answer", *lines]) + "\n")
+    audit = ("--audit", tmp_path / "a", "--answers", tmp_path / "answers.csv", "--predictions", known.directory)
+    assert run("audit", "apply", *audit, "--output", tmp_path / "lanes") in (0, 4)
+    lane = dict(zip(*read_predictions(tmp_path / "lanes", ["id", "lane"]).to_pydict().values(), strict=True))
+    in_review = [one for one in known.ids if lane[one] == "review"]
+    assert 0 < len(in_review) < 3000
+    select = ("select", "--predictions", tmp_path / "lanes", "--output", tmp_path / "next", "--count", len(in_review))
+    assert run(*select) == 0
+    assert {row["id"] for row in tasks(tmp_path / "next")} == set(in_review)
+
+
+def test_images_of_another_input_are_not_copied(
+    predictions: Path, pile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    select = ("select", "--predictions", predictions, "--output", tmp_path / "next", "--count", 2, "--input", pile)
+    assert run(*select) == 2
+    assert "--input and --copy-images go together" in error_of(capsys)
+    assert run(*select, "--copy-images") == 2
+    assert "the images are another input" in error_of(capsys)
+    assert not (tmp_path / "next").exists()
