@@ -17,6 +17,8 @@ from scripts import (
     graph_speed,
     other_data,
     quality_page,
+    select_bench,
+    select_training,
     serving_page,
     training_speed,
 )
@@ -29,6 +31,7 @@ PAGES = (
     Path("docs/audit.md"),
     Path("docs/tools.md"),
     Path("docs/bulk.md"),
+    Path("docs/select.md"),
     Path("docs/label-studio.md"),
 )
 IMAGES = Path("docs/images")
@@ -67,6 +70,10 @@ def render(text: str) -> str:
         ("bulk-cluster", bulk_page.cluster),
     ):  # fmt: skip
         blocks[name] = functools.partial(bulk, make_from)
+    blocks["select"] = lambda: select_bench.first_table(load("select"))
+    blocks["select-methods"] = lambda: select_bench.methods_table(load("select"))
+    blocks["select-next"] = lambda: select_bench.next_table(load("select"))
+    blocks["select-training"] = selected_training
     blocks["speed"] = lambda: training_speed.table(load("training_speed"))
 
     def block(match: re.Match[str]) -> str:
@@ -95,6 +102,13 @@ def demo() -> str:
 def bulk(make: Callable[[dict[str, Any]], str]) -> str:
     """Returns figures of `make bench-bulk`, which may not have run yet."""
     return make(load("bulk")) if (RESULTS / "bulk.json").exists() else "Not measured yet: `make bench-bulk`."
+
+
+def selected_training() -> str:
+    """Returns what selected images are worth to a training, which takes hours and may not have run yet."""
+    if not (RESULTS / "select_training.json").exists():
+        return f"Not measured yet: `{select_training.COMMAND}` (90 trainings of 600 steps, hours; resumes run by run)."
+    return select_training.table(load("select_training"))
 
 
 def install() -> str:

@@ -6,6 +6,8 @@ not use. Beside `prelabel select` stand random choice, as many images of each cl
 labels), and other ways to select, among which its method was chosen. Features are learnt once for a set; the seed
 decides the rest.
 
+And, on the predictions of `make demo`, how many of the next images are labelled wrong.
+
 Usage: python -m scripts.select_bench
 """
 
@@ -24,7 +26,9 @@ from prelabel.images import Pixels, fit_pixels
 from prelabel.selection.clusters import Features, kmeans, nearest, representatives, squared_distances
 from prelabel.selection.embed import COMPONENTS, embed
 from prelabel.selection.look import SMALL
+from prelabel.selection.next import By, NextConfig, select_next
 from prelabel.sources import IdxSource
+from prelabel.table import read_predictions
 from scripts.composed_sets import SetName, compose
 from scripts.provenance import provenance
 
@@ -35,6 +39,7 @@ COUNTS = (20, 50, 100)
 SETS: dict[str, int] = {"mnist": 20_000, "letters": 6000, "unbalanced-digits": 6000, "colour-digits-32": 6000,
                         "shapes-64": 3000}  # fmt: skip
 """Images of each set."""
+NEXT_COUNTS = (50, 100, 500)
 NEIGHBOURS = 20
 
 
@@ -46,6 +51,8 @@ class Options:
     """Selections of each kind."""
     sets: tuple[str, ...] = tuple(SETS)
     """Data sets."""
+    predictions: Path = Path("runs/demo/predictions")
+    """Output of `make demo`; nothing is written there."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,24 @@ def main() -> None:
                 results.append({"dataset": name, "count": count, "method": method, "selections": found})
                 print(json.dumps({**results[-1], "selections": mean(found)}), flush=True)
     content = {**provenance(COMMAND), "images": {name: SETS[name] for name in options.sets}, "results": results}
+    content["next"] = next_images(options.predictions, options.seeds)
     write_text_atomically(OUTPUT, json.dumps(content, indent=1) + "\n")
+
+
+def next_images(predictions: Path, seeds: int) -> list[dict[str, Any]]:
+    """Returns what share of the next images a model labels wrong: a right one would have been learnt from already."""
+    source = IdxSource(MNIST)
+    assert source.labels is not None
+    wrong = np.array(read_predictions(predictions, ["label"])["label"].to_pylist(), int) != source.labels
+    found = []
+    for count in NEXT_COUNTS:
+        shares = {
+            by: float(wrong[list(select_next(predictions, count, NextConfig(by=by), None).rows)].mean())
+            for by in get_args(By)
+        }
+        draws = [np.random.default_rng(seed).choice(len(wrong), count, replace=False) for seed in range(seeds)]
+        found.append({"count": count, "random": float(np.mean([wrong[drawn].mean() for drawn in draws])), **shares})
+    return found
 
 
 def load(name: str, images: int) -> Pile:
@@ -230,6 +254,16 @@ def methods_table(result: dict[str, Any]) -> str:
                 f"pixels {100 * few['pixels']:.0f} / {100 * many['pixels']:.0f} %"
             )
         lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def next_table(result: dict[str, Any]) -> str:
+    """Returns how many of the next images are labelled wrong."""
+    lines = ["| next images | random | `--by entropy` | `--by margin` |", "|---|---|---|---|"]
+    for one in result["next"]:
+        lines.append(
+            f"| {one['count']} | {' | '.join(f'{100 * one[how]:.1f} %' for how in ('random', *get_args(By)))} |"
+        )
     return "\n".join(lines)
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prelabel.sources import IdxSource
 from scripts import select_bench
+from support.piles import write_predictions
 
 
 @pytest.fixture
@@ -34,7 +36,13 @@ def test_balanced_is_balanced(pile: select_bench.Pile) -> None:
 def test_it_measures_and_its_tables_say_where_it_is_no_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select_bench, "OUTPUT", tmp_path / "select.json")
     monkeypatch.setattr(select_bench, "SETS", {"letters": 300})
-    monkeypatch.setattr("sys.argv", ["select_bench", "--seeds", "2", "--sets", "letters"])
+    probabilities = np.full((60_000, 10), 0.01, np.float32)
+    # The first thousand, a tenth of them by chance, are called 7; all others are surely 3.
+    probabilities[:, 3], probabilities[:1000, 3], probabilities[:1000, 7] = 0.91, 0.455, 0.465
+    classes = tuple(str(digit) for digit in range(10))
+    write_predictions(tmp_path / "predictions", probabilities, classes=classes, shard_size=60_000)
+    options = ["--seeds", "2", "--sets", "letters", "--predictions", str(tmp_path / "predictions")]
+    monkeypatch.setattr("sys.argv", ["select_bench", *options])
     select_bench.main()
     result = json.loads(select_bench.OUTPUT.read_text())
     assert len(result["results"]) == len(select_bench.METHODS) * len(select_bench.COUNTS)
@@ -46,3 +54,9 @@ def test_it_measures_and_its_tables_say_where_it_is_no_better(tmp_path: Path, mo
     assert rows[0].endswith("| 50.5 % | 60.5 % | 75.5 % | +25.0 ± 0.0 |")
     assert rows[1].endswith("| +0.0 ± 0.0 **not better** |")
     assert "| random | " in select_bench.methods_table(result)
+    for one in result["next"]:
+        assert one["entropy"] == one["margin"]  # one confusion only, in the order of the pile
+        assert one["margin"] == np.mean(IdxSource(select_bench.MNIST).labels[: one["count"]] != 7)
+    assert select_bench.next_table({"next": [{"count": 50, "random": 0.01, "entropy": 0.3, "margin": 0.25}]}).endswith(
+        "\n| 50 | 1.0 % | 30.0 % | 25.0 % |"
+    )
