@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 ITERATIONS = 25
 """Lloyd's algorithm moves little after that, and a selection needs no exact minimum."""
-CHUNK_VALUES = 1 << 24
-"""Distances in memory at a time: 64 MB."""
+CHUNK_VALUES = 1 << 22
+"""Distances in memory at a time: 16 MB, and a few copies of them."""
 
 Features = NDArray[np.float32]
 

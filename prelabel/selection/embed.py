@@ -6,7 +6,7 @@ mean it is to each of the centres ("triangle" activation), and a picture by the 
 is learnt from the pile itself. For k-means among the pictures the main components of the sums are kept.
 """
 
-from collections.abc import Iterator
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,11 @@ def embed(pixels: Pixels, generator: np.random.Generator) -> Features:
     some = (some - mean) @ whiten
     clusters = kmeans(some, CENTRES, generator)
     centres = np.stack([some[clusters == k].mean(axis=0) for k in np.unique(clusters)])
-    return _main_components(np.concatenate(list(_described(pixels, mean, whiten, centres))))
+    described = np.empty((len(pixels), 4 * len(centres)), np.float32)
+    for start in range(0, len(pixels), _CHUNK_IMAGES):
+        chunk = slice(start, start + _CHUNK_IMAGES)
+        described[chunk] = _described(_patches(pixels[chunk]), mean, whiten, centres)
+    return _main_components(described)
 
 
 def _patches(pixels: Pixels) -> Features:
@@ -56,19 +60,16 @@ def _patches(pixels: Pixels) -> Features:
     return normal
 
 
-def _described(pixels: Pixels, mean: Features, whiten: Features, centres: Features) -> Iterator[Features]:
-    """Yields the pooled activations of the pictures in order, float32 [b, 4 k]."""
-    side = pixels.shape[1] - PATCH_PX + 1
+def _described(patches: Features, mean: Features, whiten: Features, centres: Features) -> Features:
+    """Returns the pooled activations of b pictures' patches float32 [b, P, 108]: float32 [b, 4 k]."""
+    count, places, _ = patches.shape
+    side = math.isqrt(places)
     half = side // 2
-    for start in range(0, len(pixels), _CHUNK_IMAGES):
-        patches = _patches(pixels[start : start + _CHUNK_IMAGES])
-        count = len(patches)
-        white = ((patches - mean) @ whiten).reshape(count * side**2, -1).astype(np.float32, copy=False)
-        distances = np.sqrt(squared_distances(white, centres))
-        nearer = np.maximum(distances.mean(axis=1, keepdims=True) - distances, 0.0)
-        nearer = nearer.reshape(count, side, side, -1)
-        rows = (nearer[:, :half].sum(axis=1), nearer[:, half:].sum(axis=1))
-        yield np.concatenate([part.sum(axis=1) for row in rows for part in (row[:, :half], row[:, half:])], axis=1)
+    white = ((patches - mean) @ whiten).reshape(count * places, -1).astype(np.float32, copy=False)
+    distances = np.sqrt(squared_distances(white, centres))
+    nearer = np.maximum(distances.mean(axis=1, keepdims=True) - distances, 0.0).reshape(count, side, side, -1)
+    rows = (nearer[:, :half].sum(axis=1), nearer[:, half:].sum(axis=1))
+    return np.concatenate([part.sum(axis=1) for row in rows for part in (row[:, :half], row[:, half:])], axis=1)
 
 
 def _main_components(described: Features) -> Features:

@@ -22,7 +22,7 @@ class FirstConfig:
 
     sample: int = 50_000
     """Images to look at, drawn at random in blocks of 64 neighbours: a larger pile costs no more time and memory
-    (about 250 MB)."""
+    (about 350 MB)."""
     classes: tuple[str, ...] = ()
     """Class names, for Label Studio's labelling configuration; without them none is written."""
 

@@ -36,9 +36,9 @@ def test_balanced_is_balanced(pile: select_bench.Pile) -> None:
 def test_it_measures_and_its_tables_say_where_it_is_no_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select_bench, "OUTPUT", tmp_path / "select.json")
     monkeypatch.setattr(select_bench, "SETS", {"letters": 300})
-    probabilities = np.full((60_000, 10), 0.01, np.float32)
+    probabilities = np.zeros((60_000, 10), np.float32)
     # The first thousand, a tenth of them by chance, are called 7; all others are surely 3.
-    probabilities[:, 3], probabilities[:1000, 3], probabilities[:1000, 7] = 0.91, 0.455, 0.465
+    probabilities[1000:, 3], probabilities[:1000, 3], probabilities[:1000, 7] = 1.0, 0.49, 0.51
     classes = tuple(str(digit) for digit in range(10))
     write_predictions(tmp_path / "predictions", probabilities, classes=classes, shard_size=60_000)
     options = ["--seeds", "2", "--sets", "letters", "--predictions", str(tmp_path / "predictions")]
