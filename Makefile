@@ -63,7 +63,8 @@ prelabel: setup ## pre-label INPUT through the server on HOST:PORT into Parquet 
 	$(BIN)/prelabel run --input '$(INPUT)' --server $(HOST):$(PORT) --output '$(OUTPUT)' $(PRELABEL_ARGS) || [ $$? -eq 3 ]
 
 test: setup ## all tests: unit, integration, e2e
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -m 'not cluster' $(ARGS)
+	$(if $(ARGS),,$(PY) -m pytest -m cluster tests/integration/test_ray.py)
 
 unit: setup ## the fast tests only
 	$(PY) -m pytest tests/unit $(ARGS)

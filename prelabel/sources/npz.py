@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import math
 import posixpath
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ from prelabel.storage import Storage, locate
 
 IMAGES, LABELS = "images", "labels"
 
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, zlib.error, zipfile.BadZipFile)
+# NumPy reads an array's header as Python source, by the tokenizer where it is not of its own making.
+_DAMAGED_HEADER = (ValueError, SyntaxError, tokenize.TokenError)
+_UNREADABLE = (OSError, EOFError, KeyError, RuntimeError, MemoryError, zlib.error, zipfile.BadZipFile, *_DAMAGED_HEADER)
 """What zipfile and NumPy raise over a damaged, encrypted or hostile file."""
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

@@ -1,5 +1,6 @@
 """The job for Kubernetes fits the command line and itself."""
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ def test_its_command_is_one(spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         taken.append(options)
         return 0
 
-    monkeypatch.setattr(run, "execute", execute)
+    commands = [dataclasses.replace(one, execute=execute) if one.name == "run" else one for one in cli.COMMANDS]
+    monkeypatch.setattr(cli, "COMMANDS", commands)
     assert cli.main(arguments) == 0
     assert (taken[0].runner, taken[0].cluster.address) == ("ray", None)
 
