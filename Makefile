@@ -70,7 +70,7 @@ unit: setup ## the fast tests only
 	$(PY) -m pytest tests/unit $(ARGS)
 
 integration: setup ## tests with real sockets and ONNX Runtime
-	$(PY) -m pytest tests/integration $(ARGS)
+	$(PY) -m pytest -m 'not cluster' tests/integration $(ARGS)
 
 e2e: setup ## train a little, export, serve, pre-label, read back
 	$(PY) -m pytest tests/e2e $(ARGS)
