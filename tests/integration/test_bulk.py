@@ -1,5 +1,6 @@
 """Bulk work with real processes: embedded and served models agree, and no death of a process costs or doubles a row."""
 
+import contextlib
 import io
 import json
 import signal
@@ -232,8 +233,11 @@ def test_an_interrupted_command_says_so_and_is_taken_up(pile: Path, whole_served
         command = [sys.executable, "-m", "prelabel", *run_options(pile, output), "--server", server.address]
         with subprocess.Popen([str(one) for one in command], stderr=subprocess.PIPE, text=True) as process:
             assert server.reached.wait(60)
-            process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=60)
+            for _ in range(3):  # Python drops an interrupt that meets a destructor or a callback; a person repeats it
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    _, errors = process.communicate(timeout=20)
+                    break
         assert process.returncode == 130, errors
         assert errors.splitlines()[-1].startswith("interrupted; finished files are kept")
         assert "Traceback" not in errors
