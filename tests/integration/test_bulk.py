@@ -1,12 +1,12 @@
 """Bulk work with real processes: embedded and served models agree, and no death of a process costs or doubles a row."""
 
-import contextlib
 import io
 import json
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -227,17 +227,23 @@ def test_a_run_that_is_killed_while_it_waits_for_the_server_is_taken_up(
     assert read_predictions(output).equals(whole_served)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell's background jobs ignore SIGINT, and so do their children; a handler becomes the default in these."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_command_says_so_and_is_taken_up(pile: Path, whole_served: Any, tmp_path: Path) -> None:
     output = tmp_path / "out"
     with StoppingServer(60) as server:
         command = [sys.executable, "-m", "prelabel", *run_options(pile, output), "--server", server.address]
         with subprocess.Popen([str(one) for one in command], stderr=subprocess.PIPE, text=True) as process:
             assert server.reached.wait(60)
-            for _ in range(3):  # Python drops an interrupt that meets a destructor or a callback; a person repeats it
-                process.send_signal(signal.SIGINT)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    _, errors = process.communicate(timeout=20)
-                    break
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
         assert process.returncode == 130, errors
         assert errors.splitlines()[-1].startswith("interrupted; finished files are kept")
         assert "Traceback" not in errors
