@@ -16,12 +16,12 @@ _ROWS_AT_ONCE = 65_536
 _NAMES_SHOWN = 3
 
 
-def write_manifest(output: Storage, source: Source) -> None:
-    """Writes the names and sizes of a source's files; a million take a few megabytes."""
+def write_manifest(output: Storage, source: Source, manifest_hash: str) -> None:
+    """Writes the names and sizes of a source's files, and its hash; a million take a few megabytes."""
     pa = require_pyarrow()
 
     def write(file: Any) -> None:
-        schema = _schema("size_bytes").with_metadata({_HASH_KEY: source.manifest_hash})
+        schema = _schema("size_bytes").with_metadata({_HASH_KEY: manifest_hash})
         with pa.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
             for batch in _batches(source, schema):
                 writer.write_batch(batch)

@@ -22,11 +22,11 @@ from typing import Any
 from prelabel.errors import InputError
 from prelabel.feed import Batch
 from prelabel.manifest import MANIFEST_FILE, what_changed, write_manifest
-from prelabel.predictions import PredictionBatch
+from prelabel.predictions import PredictionBatch, joined
 from prelabel.shards import Counts, Run, ShardStatistics, confidence_histogram, count_causes
 from prelabel.sources import Source
 from prelabel.storage import Storage
-from prelabel.table import read_columns, require_pyarrow, to_table, write_table
+from prelabel.table import read_columns, to_table, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None
                 output.delete(name)
         # Replaced last: a kill before this leaves a run that resumes, not files without an owner.
         _write_run(output, run)
-        write_manifest(output, source)
+        write_manifest(output, source, run.manifest_hash)
         return
     if known is None:
         others = [name for name in names if not name.startswith(".")]
@@ -73,7 +73,7 @@ def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None
                 "choose an empty or new directory"
             )
         _write_run(output, run)
-        write_manifest(output, source)
+        write_manifest(output, source, run.manifest_hash)
         return
     differences = {
         "predictions of model": (known.model_id, run.model_id),
@@ -96,7 +96,7 @@ def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None
                 "or start over with --overwrite"
             )
     if MANIFEST_FILE not in names:  # a kill came before it
-        write_manifest(output, source)
+        write_manifest(output, source, run.manifest_hash)
 
 
 def _write_run(output: Storage, run: Run) -> None:
@@ -137,9 +137,9 @@ def save_shard(
         answers: All its rows, in order.
         wall_s: How long it took to label them.
     """
-    info = run.shard_info(shard)
-    pieces = [to_table(batch.ids, batch.paths, answer, info) for batch, answer in answers]
-    table = require_pyarrow().concat_tables(pieces).combine_chunks()
+    ids = [one for batch, _ in answers for one in batch.ids]
+    paths = [one for batch, _ in answers for one in batch.paths]
+    table = to_table(ids, paths, joined([answer for _, answer in answers]), run.shard_info(shard))
     output.delete(run.statistics_name(shard))  # those of a shorter shard that an earlier --limit made
     file_bytes = write_table(output, run.shard_name(shard), table)
     statistics = ShardStatistics(shard, count(table), wall_s, file_bytes)

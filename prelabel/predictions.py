@@ -98,6 +98,17 @@ def from_model(probabilities: NDArray[np.float32], realness: NDArray[np.float32]
     )
 
 
+def joined(batches: Sequence[PredictionBatch]) -> PredictionBatch:
+    """Returns the answers of one model, one batch behind the other, as one batch."""
+    starts = np.cumsum([0, *map(len, batches)]).tolist()
+    return PredictionBatch(
+        np.concatenate([batch.probabilities for batch in batches]),
+        np.concatenate([batch.realness for batch in batches]),
+        batches[0].model_id,
+        {start + i: why for start, batch in zip(starts, batches, strict=False) for i, why in batch.errors.items()},
+    )
+
+
 def with_failures(batch: PredictionBatch, errors: dict[int, str], total: int) -> PredictionBatch:
     """Spreads the predictions of the good items over `total` rows and puts `errors` in the others.
 

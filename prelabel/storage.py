@@ -158,7 +158,7 @@ def locate(where: str | Path) -> tuple[Storage, str]:
 
 def printable(text: str) -> str:
     """Escapes what is not UTF-8: such names arrive as surrogates, which neither protobuf nor Parquet can hold."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
+    return text if text.isascii() else os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

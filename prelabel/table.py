@@ -104,25 +104,25 @@ def to_table(ids: Sequence[str], paths: Sequence[str], batch: PredictionBatch, i
         ValueError: The lengths differ.
     """
     pa = require_pyarrow()
-    total, classes = len(batch), np.array(info.classes, object)
-    if not len(ids) == len(paths) == total or batch.probabilities.shape != (total, len(classes)):
+    total, wanted = len(batch), schema(info)
+    if not len(ids) == len(paths) == total or batch.probabilities.shape != (total, len(info.classes)):
         raise ValueError(f"{len(ids)} ids and {len(paths)} paths for probabilities {list(batch.probabilities.shape)}")
     failed = np.zeros(total, bool)
     failed[list(batch.errors)] = True
     values = pa.array(
-        np.ascontiguousarray(batch.probabilities, np.float32).reshape(-1), mask=np.repeat(failed, len(classes))
+        np.ascontiguousarray(batch.probabilities, np.float32).reshape(-1), mask=np.repeat(failed, len(info.classes))
     )
     columns = [
         pa.array(ids, pa.string()),
         pa.array(paths, pa.string()),
-        pa.array(classes[batch.label_index], pa.string(), mask=failed),
+        pa.array(info.classes, pa.string()).take(pa.array(batch.label_index, mask=failed)),
         pa.array(batch.confidence.astype(np.float32), mask=failed),
-        pa.FixedSizeListArray.from_arrays(values, type=schema(info).field("probabilities").type),
+        pa.FixedSizeListArray.from_arrays(values, type=wanted.field("probabilities").type),
         pa.array(batch.realness.astype(np.float32), mask=failed),
-        pa.array([batch.model_id] * total, pa.string()),
+        pa.repeat(pa.scalar(batch.model_id, pa.string()), total),
         pa.array([batch.errors.get(i) for i in range(total)], pa.string()),
     ]
-    return pa.Table.from_arrays(columns, schema=schema(info))
+    return pa.Table.from_arrays(columns, schema=wanted)
 
 
 def write_table(storage: Storage, name: str, table: Any) -> int:

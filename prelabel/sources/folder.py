@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import os
 import posixpath
 from array import array
 from collections.abc import Iterator, Sequence
@@ -48,8 +47,8 @@ class FolderSource:
     def manifest_hash(self) -> str:
         """Hash over relative paths and file sizes in bytes; file contents are not read."""
         digest = hashlib.sha256()
-        for name, size in zip(self._names, self._all_sizes(), strict=True):
-            digest.update(os.fsencode(f"{name}\0{size}\n"))
+        for name, size in zip(self._names.encoded(), self._all_sizes(), strict=True):
+            digest.update(b"%s\0%d\n" % (name, size))
         return digest.hexdigest()
 
     def entries(self) -> Iterator[tuple[str, int]]:
@@ -68,7 +67,7 @@ class FolderSource:
     def section(self, start: int, stop: int) -> "FolderSource":
         """Returns a source for reading files start..stop, and no others: it is small to send to another process."""
         section = copy.copy(self)
-        section._names, section._sizes, section._start = Names(self._names[start:stop]), array("q"), start
+        section._names, section._sizes, section._start = self._names.part(start, stop), array("q"), start
         return section
 
     def __len__(self) -> int:

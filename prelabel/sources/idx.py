@@ -84,7 +84,9 @@ class IdxSource:
     @property
     def manifest_hash(self) -> str:
         """Hash over the unpacked images."""
-        return hashlib.sha256(repr(self.images.shape).encode() + self.images.tobytes()).hexdigest()
+        digest = hashlib.sha256(repr(self.images.shape).encode())
+        digest.update(self.images.data)
+        return digest.hexdigest()
 
     def entries(self) -> Iterator[tuple[str, int]]:
         """Yields the file."""

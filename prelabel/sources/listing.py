@@ -86,8 +86,8 @@ class ListSource:
     def manifest_hash(self) -> str:
         """Hash over lines and, of files on this machine, sizes in bytes; an object store is not asked for them."""
         digest = hashlib.sha256()
-        for line, size in zip(self._lines, self._all_sizes(), strict=True):
-            digest.update(os.fsencode(f"{line}\0{size}\n"))
+        for line, size in zip(self._lines.encoded(), self._all_sizes(), strict=True):
+            digest.update(b"%s\0%d\n" % (line, size))
         return digest.hexdigest()
 
     def entries(self) -> Iterator[tuple[str, int]]:
@@ -106,7 +106,7 @@ class ListSource:
     def section(self, start: int, stop: int) -> "ListSource":
         """Returns a source for reading lines start..stop, and no others: it is small to send to another process."""
         section = copy.copy(self)
-        section._lines, section._sizes, section._start = Names(self._lines[start:stop]), array("q"), start
+        section._lines, section._sizes, section._start = self._lines.part(start, stop), array("q"), start
         return section
 
     def __len__(self) -> int:

@@ -1,13 +1,16 @@
 """Millions of names in little memory."""
 
-import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import overload
 
 
 class Names(Sequence[str]):
-    """File names, end to end in one piece of memory: their own bytes and eight more each, where a `str` takes fifty."""
+    """File names, end to end in one piece of memory: their own bytes and eight more each, where a `str` takes fifty.
+
+    Bytes that are not UTF-8 are surrogates in a `str`, as `os.fsdecode` makes them.
+    """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self._bytes = bytearray()
@@ -16,8 +19,8 @@ class Names(Sequence[str]):
             self.append(name)
 
     def append(self, name: str) -> None:
-        """Adds a name at the end; it may hold bytes that are not UTF-8, as surrogates."""
-        self._bytes += os.fsencode(name)
+        """Adds a name at the end."""
+        self._bytes += name.encode("utf-8", "surrogateescape")
         self._ends.append(len(self._bytes))
 
     def __len__(self) -> int:
@@ -32,10 +35,25 @@ class Names(Sequence[str]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return os.fsdecode(bytes(self._bytes[self._ends[index] : self._ends[index + 1]]))
+        return self._bytes[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogateescape")
 
     def __iter__(self) -> Iterator[str]:
-        return (self[i] for i in range(len(self)))
+        return (name.decode("utf-8", "surrogateescape") for name in self.encoded())
+
+    def encoded(self) -> Iterator[bytearray]:
+        """Yields the bytes of each name."""
+        start = 0
+        for end in islice(self._ends, 1, None):
+            yield self._bytes[start:end]
+            start = end
+
+    def part(self, start: int, stop: int) -> "Names":
+        """Returns the names at positions start (included) to stop (excluded)."""
+        part = Names()
+        ends = self._ends[start : stop + 1]
+        part._bytes = self._bytes[ends[0] : ends[-1]]
+        part._ends = array("Q", (end - ends[0] for end in ends))
+        return part
 
 
 def first_twice(names: Sequence[str], shown: Iterable[tuple[str, str]]) -> str | None:

@@ -40,7 +40,7 @@ def test_what_changed_is_counted_and_named(
 ) -> None:
     pile, output = fill(tmp_path / "pile", "a.png", "b.png", "c.png"), LocalStorage(tmp_path)
     before = FolderSource(pile)
-    write_manifest(output, before)
+    write_manifest(output, before, before.manifest_hash)
     fill(pile, *added)
     for name in removed:
         (pile / name).unlink()
@@ -82,6 +82,6 @@ def test_an_input_larger_than_one_batch_is_kept_whole(tmp_path: Path, monkeypatc
     monkeypatch.setattr("prelabel.manifest._ROWS_AT_ONCE", 2)
     pile, output = fill(tmp_path / "pile", *(f"{i}.png" for i in range(5))), LocalStorage(tmp_path)
     before = FolderSource(pile)
-    write_manifest(output, before)
+    write_manifest(output, before, before.manifest_hash)
     fill(pile, "5.png")
     assert what_changed(output, before.manifest_hash, FolderSource(pile)) == "1 added (5.png)"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prelabel.predictions import FAILED_LABEL, PredictionBatch, from_model, with_failures
+from prelabel.predictions import FAILED_LABEL, PredictionBatch, from_model, joined, with_failures
 
 CLASSES = ("cat", "dog", "cow")
 
@@ -69,3 +69,15 @@ def test_clean_answers_are_left_as_they_are() -> None:
     answer = from_model(clean.probabilities, clean.realness, "m")
     assert answer.probabilities is clean.probabilities
     assert answer.errors == {}
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.data())
+def test_joined_answers_are_those_of_the_batches_in_order(sizes: list[int], data: st.DataObject) -> None:
+    batches = []
+    for seed, size in enumerate(sizes):
+        failed = data.draw(st.sets(st.integers(0, size - 1)))
+        one = batch_of(size, seed)
+        batches.append(PredictionBatch(one.probabilities, one.realness, "m", {i: f"{seed}/{i}" for i in failed}))
+    whole = joined(batches)
+    # As text: NaN, which rows of failed items hold, is not equal to itself.
+    assert list(map(repr, whole.rows(CLASSES))) == [repr(row) for batch in batches for row in batch.rows(CLASSES)]
