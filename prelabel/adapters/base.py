@@ -19,6 +19,6 @@ class Format:
     images: Literal["unused", "optional", "needed"]
     """Whether it can hold the images, or something of them, or cannot be without."""
     takes_prefix: bool
-    """Whether it names images by an address, which `--image-prefix` makes."""
+    """Whether it names images by an address, which `--image-url-prefix` makes."""
     write: Callable[[Path, Conversion], None]
     """Writes the items of a conversion to a path, whole or not at all, and reads them as a stream."""

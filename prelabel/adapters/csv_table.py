@@ -1,8 +1,7 @@
 """CSV: one row for each image, a column `p_<class>` for each class.
 
-Spreadsheets run a cell that begins with `=`, `+`, `-`, `@`, a tab or a line break as a formula (OWASP, CSV injection).
-Such a text gets an apostrophe in front, and so does one that begins with an apostrophe: whoever reads the file with a
-program takes one leading apostrophe away and has the text again. Numbers are 0..1 and never changed.
+Texts that a spreadsheet would run as a formula get an apostrophe in front (`prelabel.spreadsheets`); numbers are 0..1
+and never changed.
 """
 
 import csv
@@ -13,9 +12,7 @@ from pathlib import Path
 from prelabel.adapters.base import Format
 from prelabel.adapters.rows import Conversion
 from prelabel.adapters.text import write_lines
-
-# The last four are the full-width forms, which some spreadsheets take for the plain ones.
-_DANGEROUS = tuple("=+-@\t\r\n'\uff1d\uff0b\uff0d\uff20")
+from prelabel.spreadsheets import as_cell
 
 
 def write(path: Path, conversion: Conversion) -> None:
@@ -35,12 +32,8 @@ def _lines(conversion: Conversion) -> Iterator[str]:
 
 def _line(values: list[object]) -> str:
     line = io.StringIO()
-    csv.writer(line).writerow([_safe(value) for value in values])
+    csv.writer(line).writerow([as_cell(value) for value in values])
     return line.getvalue()
-
-
-def _safe(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_DANGEROUS) else value
 
 
 FORMAT = Format("csv", output="file", images="unused", takes_prefix=False, write=write)

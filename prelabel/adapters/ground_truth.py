@@ -24,8 +24,7 @@ def write(path: Path, conversion: Conversion) -> None:
 def _lines(conversion: Conversion) -> Iterator[str]:
     created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
     for row, _ in conversion.items(errors=True):
-        # S3 addresses are written as they are, not percent-encoded.
-        line: dict[str, Any] = {"source-ref": address(row, conversion.image_prefix, quote=str)}
+        line: dict[str, Any] = {"source-ref": address(row, conversion.image_url_prefix)}
         if row.label is not None:
             line[LABEL_ATTRIBUTE] = conversion.class_index[row.label]
             line[f"{LABEL_ATTRIBUTE}-metadata"] = {

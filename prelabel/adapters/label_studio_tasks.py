@@ -26,9 +26,11 @@ def _pieces(conversion: Conversion) -> Iterator[str]:
     opening = "[\n"
     for row, _ in conversion.items(errors=True):
         data: dict[str, Any] = details(row, conversion.classes)
+        # As `prelabel push` calls it: a push, a pull and the backend know such tasks.
+        data["uid"] = data.pop("id")
         for name, probability in data.pop("probabilities", {}).items():
             data[f"p_{name}"] = probability
-        data["image"] = address(row, conversion.image_prefix)
+        data["image"] = address(row, conversion.image_url_prefix)
         task: dict[str, Any] = {"data": data}
         if row.label is not None:
             choice = {"choices": [row.label]}

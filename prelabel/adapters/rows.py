@@ -164,7 +164,7 @@ class Conversion:
     """Which of them."""
     source: Source | None = None
     """The images, in the same order."""
-    image_prefix: str | None = None
+    image_url_prefix: str | None = None
     """What stands before an id to make the address of its image; None: the address is the row's path."""
     tally: Tally = field(default_factory=Tally)
     """Filled by `items`."""

@@ -1,12 +1,12 @@
 """Text files that are written as a stream, whole or not at all."""
 
 import json
-import urllib.parse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from prelabel.adapters.rows import Row
+from prelabel.addresses import image_address
 from prelabel.files import write_atomically
 
 
@@ -41,6 +41,6 @@ def details(row: Row, classes: Iterable[str]) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value is not None}
 
 
-def address(row: Row, prefix: str | None, quote: Callable[[str], str] = urllib.parse.quote) -> str:
-    """Returns where a tool finds a row's image: its path, or the prefix with the (quoted) id behind it."""
-    return row.path if prefix is None else prefix + quote(row.id)
+def address(row: Row, prefix: str | None) -> str:
+    """Returns where a tool finds a row's image: its path, or the prefix with the id behind it."""
+    return row.path if prefix is None else image_address(prefix, row.id)

@@ -1,9 +1,8 @@
 """People's answers to the tasks of a draw, from its CSV or from Label Studio's JSON export."""
 
-import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from prelabel.audit.plan import Plan
 from prelabel.audit.tasks import ANSWER_COLUMN, ID_COLUMN, NONE_OF_THESE
 from prelabel.errors import InputError
+from prelabel.spreadsheets import read_columns, with_lost_zeros
 
 NO_CLASS = -1
 """Label index of `NONE_OF_THESE`."""
@@ -27,7 +27,7 @@ def read_answers(path: Path, plan: Plan) -> NDArray[np.int32]:
         InputError: The file is damaged, holds ids that were not drawn, an id twice, a name that is no class, or lacks
             answers; the message says which.
     """
-    given = given_answers(path)
+    given = given_answers(path, plan.ids)
     if unknown := sorted(set(given) - set(plan.ids)):
         raise InputError(f"{path} answers ids that were not drawn: {some(unknown)}; it is of another audit")
     if missing := [identity for identity in plan.ids if identity not in given]:
@@ -38,14 +38,20 @@ def read_answers(path: Path, plan: Plan) -> NDArray[np.int32]:
     return np.array([label_index(path, identity, given[identity], plan.classes) for identity in plan.ids], np.int32)
 
 
-def given_answers(path: Path) -> dict[str, str]:
+def given_answers(path: Path, known: Iterable[str]) -> dict[str, str]:
     """Returns what people said, by id; tasks without an answer are left out.
+
+    Args:
+        path: CSV or Label Studio's JSON export.
+        known: Ids that there are, for those of which a spreadsheet took leading zeros away.
 
     Raises:
         InputError: The file is damaged, or holds an id twice; the message says which.
     """
     pairs = _from_label_studio(path) if path.suffix == ".json" else read_csv(path, ANSWER_COLUMN)
-    return _unique(path, [(identity, answer) for identity, answer in pairs if answer])
+    answered = [(identity, answer) for identity, answer in pairs if answer]
+    ids = with_lost_zeros([identity for identity, _ in answered], known)
+    return _unique(path, [(identity, answer) for identity, (_, answer) in zip(ids, answered, strict=True)])
 
 
 def read_csv(path: Path, column: str) -> list[tuple[str, str]]:
@@ -54,16 +60,7 @@ def read_csv(path: Path, column: str) -> list[tuple[str, str]]:
     Raises:
         InputError: The file is missing or damaged, or has no column `id` or none of the wanted name.
     """
-    try:
-        # Spreadsheets put a byte order mark in front.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            names = reader.fieldnames or []
-            if absent := [name for name in (ID_COLUMN, column) if name not in names]:
-                raise InputError(f"{path} has no column {absent[0]!r} (its header: {', '.join(names) or 'empty'})")
-            return [(row[ID_COLUMN] or "", (row[column] or "").strip()) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as CSV: {error}") from None
+    return [(identity, value.strip()) for identity, value in read_columns(path, (ID_COLUMN, column))]
 
 
 def label_index(path: Path, identity: str, name: str, classes: Sequence[str]) -> int:
@@ -72,6 +69,7 @@ def label_index(path: Path, identity: str, name: str, classes: Sequence[str]) ->
     Raises:
         InputError: It is neither.
     """
+    (name,) = with_lost_zeros([name], classes)
     if name in classes:
         return classes.index(name)
     if name == NONE_OF_THESE:

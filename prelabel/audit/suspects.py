@@ -15,6 +15,7 @@ from prelabel.audit.answers import NO_CLASS, label_index, read_csv, some
 from prelabel.audit.label_errors import likely_label_errors
 from prelabel.audit.pile import Pile, probabilities_at
 from prelabel.errors import InputError
+from prelabel.spreadsheets import with_lost_zeros
 from prelabel.table import require_pyarrow
 
 GIVEN_COLUMN = "label"
@@ -124,6 +125,9 @@ def rows_of(pile: Pile, ids: Any, path: Path) -> NDArray[np.int64]:
     import pyarrow.compute as pc
 
     found = pc.index_in(ids, value_set=pile.ids)
+    if found.null_count:
+        ids = require_pyarrow().array(with_lost_zeros(ids.to_pylist(), pile.ids.to_pylist()), "string")
+        found = pc.index_in(ids, value_set=pile.ids)
     if found.null_count:
         unknown = ids.filter(pc.is_null(found)).to_pylist()
         raise InputError(f"{path} names ids that are not in the predictions: {some([str(one) for one in unknown])}")

@@ -14,16 +14,21 @@ from xml.sax.saxutils import quoteattr
 
 from PIL import Image, UnidentifiedImageError
 
+from prelabel.addresses import image_address
 from prelabel.errors import InputError
 from prelabel.files import write_atomically, write_bytes_atomically, write_text_atomically
 from prelabel.sources import Sample, Source
+from prelabel.spreadsheets import as_cell
 
 CSV_FILE = "tasks.csv"
 LABEL_STUDIO_FILE = "label_studio.json"
 LABEL_STUDIO_CONFIG_FILE = "label_studio_config.xml"
 IMAGE_FOLDER = "images"
+COPIES_URL_PREFIX = f"/data/local-files/?d={IMAGE_FOLDER}/"
+"""Where Label Studio serves copied images, with the directory of the tasks as its document root."""
 ID_COLUMN = "id"
 ANSWER_COLUMN = "answer"
+IMAGE_COLUMN = "image"
 REASON_COLUMN = "reason"
 NONE_OF_THESE = "none of these"
 """The answer for an image that belongs to no class; it counts as a wrong label."""
@@ -50,7 +55,12 @@ class Chosen(Protocol):
 
 
 def write_tasks(
-    directory: Path, chosen: Chosen, paths: list[str], images: list[str], reasons: Sequence[str] | None = None
+    directory: Path,
+    chosen: Chosen,
+    paths: list[str],
+    copies: list[str] | None = None,
+    image_url_prefix: str | None = None,
+    reasons: Sequence[str] | None = None,
 ) -> None:
     """Writes the tasks; without classes there is no labelling configuration for Label Studio.
 
@@ -58,15 +68,22 @@ def write_tasks(
         directory: Where to.
         chosen: The images.
         paths: The `path` of each.
-        images: What Label Studio finds each by.
+        copies: From `copy_images`, for a column `image`; None where the images stay where they are.
+        image_url_prefix: What makes a copy's file name, or else an id, an address that Label Studio can open.
         reasons: Why each was chosen, for a column `reason`.
     """
-    columns = [chosen.ids, paths, *([] if reasons is None else [reasons]), [""] * len(paths)]
+    columns: dict[str, Sequence[str]] = {ID_COLUMN: chosen.ids, "path": paths}
+    if copies is not None:
+        columns[IMAGE_COLUMN] = [f"{IMAGE_FOLDER}/{name}" for name in copies]
+    if reasons is not None:
+        columns[REASON_COLUMN] = reasons
+    columns[ANSWER_COLUMN] = [""] * len(paths)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([ID_COLUMN, "path", *([] if reasons is None else [REASON_COLUMN]), ANSWER_COLUMN])
-    writer.writerows(zip(*columns, strict=True))
+    writer.writerow(columns)
+    writer.writerows(map(as_cell, line) for line in zip(*columns.values(), strict=True))
     write_text_atomically(directory / CSV_FILE, text.getvalue())
+    images = _addresses(chosen, paths, copies, image_url_prefix)
     tasks = [{"data": {"image": image, "uid": identity}} for identity, image in zip(chosen.ids, images, strict=True)]
     write_text_atomically(directory / LABEL_STUDIO_FILE, json.dumps(tasks, indent=1, ensure_ascii=False) + "\n")
     if not chosen.classes:
@@ -106,6 +123,12 @@ def copy_images(directory: Path, chosen: Chosen, source: Source) -> list[str]:
             names[position] = f"{position:05d}.png"
             write_atomically(directory / names[position], partial(Image.fromarray(pixels).save, format="PNG"))
     return [names[position] for position in range(len(chosen.rows))]
+
+
+def _addresses(chosen: Chosen, paths: list[str], copies: list[str] | None, image_url_prefix: str | None) -> list[str]:
+    if copies is not None:
+        return [f"{COPIES_URL_PREFIX if image_url_prefix is None else image_url_prefix}{name}" for name in copies]
+    return paths if image_url_prefix is None else [image_address(image_url_prefix, one) for one in chosen.ids]
 
 
 def _samples(source: Source, chosen: Chosen) -> Iterator[tuple[int, Sample]]:

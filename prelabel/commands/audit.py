@@ -65,8 +65,9 @@ class Draw:
     """How it is drawn."""
     images: Path | None = None
     """The images, as they were given to `prelabel run`: those drawn are copied into the output."""
-    image_url: str = f"/data/local-files/?d={IMAGE_FOLDER}/"
-    """What Label Studio finds a copied image by, before its file name; as it is, for the output as document root."""
+    image_url_prefix: str | None = None
+    """What makes an image's id an address that Label Studio can open, such as s3://bucket/photos/; of copied images it
+    stands before the file name, and is /data/local-files/?d=images/ by default, for the output as document root."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,10 @@ def _draw(options: Draw) -> int:
     others = other_draws(pile, plan)
     paths = read_predictions(options.predictions, ["path"])["path"].take(list(plan.rows)).to_pylist()
     with new_directory(options.output) as directory:
-        images = paths
+        copies = None
         if options.images is not None:
-            names = copy_images(directory / IMAGE_FOLDER, plan, open_source(options.images))
-            images = [options.image_url + name for name in names]
-        write_tasks(directory, plan, paths, images)
+            copies = copy_images(directory / IMAGE_FOLDER, plan, open_source(options.images))
+        write_tasks(directory, plan, paths, copies, options.image_url_prefix)
         write_plan(directory, plan)
         note_draw(pile, plan, options.output)
     print(arithmetic(options.draw, plan))

@@ -83,7 +83,7 @@ class Convert:
     """Only these of the lanes accept, review and suspect that `prelabel audit apply` made."""
     min_confidence: float | None = None
     """Only predictions of at least this confidence, 0..1."""
-    image_prefix: str | None = None
+    image_url_prefix: str | None = None
     """What makes an id an address that the tool can open, such as s3://bucket/photos/ (label-studio, ground-truth)."""
 
 
@@ -95,7 +95,7 @@ def execute(options: Convert) -> int:
         Predictions(options.predictions),
         Selection(tuple(filter(None, options.lane.split(","))), options.min_confidence),
         None if options.images is None else open_source(options.images),
-        options.image_prefix,
+        options.image_url_prefix,
     )
     chosen.write(options.output, conversion)
     print(_summary_text(options, conversion.tally))
@@ -107,9 +107,9 @@ def _check(options: Convert, chosen: Format) -> None:
         raise InputError(f"--to {chosen.name} needs the images: give --images as --input was given to `prelabel run`")
     if chosen.images == "unused" and options.images is not None:
         raise InputError(f"--to {chosen.name} holds no images: leave --images out")
-    if not chosen.takes_prefix and options.image_prefix is not None:
+    if not chosen.takes_prefix and options.image_url_prefix is not None:
         takers = ", ".join(sorted(one.name for one in FORMATS.values() if one.takes_prefix))
-        raise InputError(f"--image-prefix has no meaning for --to {chosen.name}: it is for {takers}")
+        raise InputError(f"--image-url-prefix has no meaning for --to {chosen.name}: it is for {takers}")
     if not options.output.parent.is_dir():
         raise InputError(f"--output {options.output}: there is no folder {options.output.parent}")
     if options.output.is_dir() and chosen.output == "file":

@@ -8,7 +8,8 @@ from prelabel.audit.answers import given_answers, some
 from prelabel.audit.tasks import NONE_OF_THESE
 from prelabel.errors import InputError
 from prelabel.files import new_directory
-from prelabel.sources import open_source
+from prelabel.sources import Source, open_source
+from prelabel.spreadsheets import with_lost_zeros
 from prelabel.training_data import open_labelled, write_training
 
 HELP = """Makes training data of people's answers and the images that they are about.
@@ -40,10 +41,10 @@ class Labels:
 
 def execute(options: Labels) -> int:
     """Does `prelabel labels`."""
-    answers = _merged(options.answers)
+    source = open_source(options.input)
+    answers = _merged(options.answers, source)
     if not answers:
         raise InputError(f"{' '.join(map(str, options.answers))}: the column `answer` is empty; fill it in first")
-    source = open_source(options.input)
     labelled = None if options.labelled is None else open_labelled(options.labelled)
     with new_directory(options.output) as folder:
         written = write_training(folder, answers, source, labelled, (NONE_OF_THESE,), options.only_labelled)
@@ -58,10 +59,14 @@ def execute(options: Labels) -> int:
     return 0
 
 
-def _merged(files: Sequence[Path]) -> dict[str, str]:
+def _merged(files: Sequence[Path], source: Source) -> dict[str, str]:
+    given = [(path, given_answers(path, known=())) for path in files]
+    known: set[str] = set()
+    if any(identity.isdecimal() for _, answers in given for identity in answers):
+        known = {sample.id for sample in source.read(0, len(source))}
     merged: dict[str, str] = {}
-    for path in files:
-        for identity, answer in given_answers(path).items():
+    for path, answers in given:
+        for identity, answer in zip(with_lost_zeros(list(answers), known), answers.values(), strict=True):
             if merged.setdefault(identity, answer) != answer:
                 raise InputError(
                     f"{path} calls {identity} {answer!r}, and a file before it {merged[identity]!r}: leave one answer"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from prelabel.audit.tasks import CSV_FILE, IMAGE_FOLDER
+from prelabel.audit.tasks import CSV_FILE
 from prelabel.engine_base import usable_cores
 from prelabel.errors import InputError
 from prelabel.progress import ProgressMode
@@ -53,8 +53,9 @@ class Select:
     """Decides the first images; the next ones follow from the predictions."""
     copy_images: bool = False
     """Copy the selected images into the output."""
-    image_url: str = f"/data/local-files/?d={IMAGE_FOLDER}/"
-    """What Label Studio finds a copied image by, before its file name; as it is, for the output as document root."""
+    image_url_prefix: str | None = None
+    """What makes an image's id an address that Label Studio can open, such as s3://bucket/photos/; of copied images it
+    stands before the file name, and is /data/local-files/?d=images/ by default, for the output as document root."""
     decode_threads: int = 0
     """Threads that decode images; 0 takes one per core."""
     progress: ProgressMode = "auto"
@@ -94,7 +95,7 @@ def execute(options: Select) -> int:
             options.decode_threads or usable_cores(),
             options.progress,
         )
-    write_selection(options.output, selection, source if options.copy_images else None, options.image_url)
+    write_selection(options.output, selection, source if options.copy_images else None, options.image_url_prefix)
     print(_text(selection, options.output))
     return 0
 

@@ -1,7 +1,5 @@
 """Labels that the predictions are compared with: of a CSV file, or of the images themselves."""
 
-import contextlib
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from prelabel.audit.tasks import ANSWER_COLUMN
 from prelabel.errors import InputError
 from prelabel.report.rows import Rows, positions_of
 from prelabel.sources import Source, open_source
+from prelabel.spreadsheets import read_header
 from prelabel.table import require_pyarrow
 
 UNLABELLED = -2
@@ -80,15 +79,8 @@ def _fill_from_csv(labels: Labels, path: Path, rows: Rows) -> None:
 
 
 def _column(path: Path) -> str:
-    # What is the matter with the file is for read_csv to say.
-    with (
-        contextlib.suppress(OSError, UnicodeDecodeError, csv.Error, StopIteration),
-        path.open(encoding="utf-8-sig", newline="") as file,
-    ):
-        header = next(csv.reader(file))
-        if GIVEN_COLUMN not in header and ANSWER_COLUMN in header:
-            return ANSWER_COLUMN
-    return GIVEN_COLUMN
+    header = read_header(path)
+    return ANSWER_COLUMN if GIVEN_COLUMN not in header and ANSWER_COLUMN in header else GIVEN_COLUMN
 
 
 def _of_source(source: Source, count: int) -> Iterator[tuple[int, str]]:

@@ -13,6 +13,7 @@ from prelabel.audit.lanes import LANES
 from prelabel.audit.pile import shards
 from prelabel.errors import InputError
 from prelabel.report.causes import Causes
+from prelabel.spreadsheets import with_lost_zeros
 from prelabel.table import ordered_files, read_info, require_pyarrow
 
 BATCH_ROWS = 16_384
@@ -147,6 +148,18 @@ def positions_of(directory: Path, ids: Any, path: Path) -> NDArray[np.int64]:
     Raises:
         InputError: An id is not in the predictions.
     """
+    position = _find(directory, ids)
+    if (position < 0).any():
+        known = [identity for _, batch in batches(directory, ["id"]) for identity in batch["id"].to_pylist()]
+        position = _find(directory, require_pyarrow().array(with_lost_zeros(ids.to_pylist(), known), "string"))
+    if unknown := np.flatnonzero(position < 0).tolist():
+        names = [str(ids[i]) for i in unknown]
+        raise InputError(f"{path} names ids that are not in the predictions: {some(names)}")
+    return position
+
+
+def _find(directory: Path, ids: Any) -> NDArray[np.int64]:
+    """Returns the rows of ids, int64 [n], -1 where there is none."""
     import pyarrow.compute as pc
 
     position = np.full(len(ids), -1, np.int64)
@@ -154,9 +167,6 @@ def positions_of(directory: Path, ids: Any, path: Path) -> NDArray[np.int64]:
         found = pc.index_in(batch["id"], value_set=ids)
         known = np.flatnonzero(_numpy(pc.is_valid(found), np.bool_))
         position[_numpy(found.drop_null(), np.int64)] = start + known
-    if unknown := np.flatnonzero(position < 0).tolist():
-        names = [str(ids[i]) for i in unknown]
-        raise InputError(f"{path} names ids that are not in the predictions: {some(names)}")
     return position
 
 

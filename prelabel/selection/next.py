@@ -95,7 +95,7 @@ def _lane(predictions: Path) -> NDArray[np.int64] | None:
 def _labelled(pile: Pile, files: Sequence[Path]) -> NDArray[np.bool_]:
     labelled = np.zeros(len(pile), bool)
     for path in files:
-        ids = require_pyarrow().array(list(given_answers(path)), "string")
+        ids = require_pyarrow().array(list(given_answers(path, known=())), "string")
         labelled[rows_of(pile, ids, path)] = True
     return labelled
 

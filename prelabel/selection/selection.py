@@ -35,23 +35,21 @@ class Selection:
     """How they were selected."""
 
 
-def write_selection(output: Path, selection: Selection, images: Source | None, image_url: str) -> None:
+def write_selection(output: Path, selection: Selection, images: Source | None, image_url_prefix: str | None) -> None:
     """Writes a new directory with the tasks and `_select.json`.
 
     Args:
         output: The directory; it must be new or empty.
         selection: What was selected.
         images: The input, to copy the images; None to leave them where they are.
-        image_url: What Label Studio finds a copied image by, before its file name.
+        image_url_prefix: What makes an image's name an address; see `write_tasks`.
 
     Raises:
         InputError: The directory holds files, or `images` is another input.
     """
     with new_directory(output) as directory:
-        found = list(selection.paths)
-        if images is not None:
-            found = [image_url + name for name in copy_images(directory / IMAGE_FOLDER, selection, images)]
-        write_tasks(directory, selection, list(selection.paths), found, selection.reasons)
+        copies = None if images is None else copy_images(directory / IMAGE_FOLDER, selection, images)
+        write_tasks(directory, selection, list(selection.paths), copies, image_url_prefix, selection.reasons)
         record = {
             "version": __version__,
             "manifest_hash": selection.manifest_hash,

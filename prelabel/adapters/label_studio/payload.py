@@ -4,7 +4,6 @@ https://labelstud.io/guide/predictions. All that is known of an image stands in 
 can filter and sort by it.
 """
 
-import urllib.parse
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,12 +45,3 @@ def to_prediction(label: str, confidence: float | None, model_id: str, interface
         "value": {"choices": [label]},
     }
     return {"model_version": model_id, "score": confidence, "result": [result]}
-
-
-def address(prefix: str, identity: str) -> str:
-    """Returns the address of an image: a prefix with its id behind it.
-
-    In web addresses, which start with `http` or `/`, the id's special characters are escaped; keys in storages, such as
-    s3://bucket/a b.png, are taken as they are.
-    """
-    return prefix + (urllib.parse.quote(identity) if prefix.startswith(("http://", "https://", "/")) else identity)

@@ -13,6 +13,7 @@ from prelabel.adapters.label_studio.payload import UID_KEY
 from prelabel.adapters.label_studio.project import Project, condition, count_tasks, list_tasks
 from prelabel.errors import InputError
 from prelabel.files import write_text_atomically
+from prelabel.spreadsheets import as_cell
 
 ANSWERS_FILE = "answers.csv"
 FIELDS = ("data", "updated_at", "annotations", "result", "was_cancelled", "completed_by", "ground_truth")
@@ -87,5 +88,5 @@ def write_answers(path: Path, answers: Answers) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "answer"])
-    writer.writerows(answers.choice.items())
+    writer.writerows(map(as_cell, one) for one in answers.choice.items())
     write_text_atomically(path, text.getvalue())

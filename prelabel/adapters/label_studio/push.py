@@ -15,10 +15,11 @@ from typing import Any, Generic, TypeVar
 from prelabel.adapters.label_studio.embed import to_data_address
 from prelabel.adapters.label_studio.ids import IdIndex, check_ids, index_of
 from prelabel.adapters.label_studio.interface import Interface
-from prelabel.adapters.label_studio.payload import UID_KEY, address, to_prediction, to_task
+from prelabel.adapters.label_studio.payload import UID_KEY, to_prediction, to_task
 from prelabel.adapters.label_studio.project import Project, count_tasks, has_version, list_tasks, newest_task
 from prelabel.adapters.label_studio.session import PASSING, Answer
 from prelabel.adapters.rows import Conversion, Row
+from prelabel.addresses import image_address
 from prelabel.errors import RemoteError
 from prelabel.progress import Progress, ProgressMode
 
@@ -175,7 +176,7 @@ def _todo(
                 summary.there += 1
                 progress.advance(1)
             elif sample is None:
-                yield row, address(conversion.image_prefix or "", row.id), max(task, 0)
+                yield row, image_address(conversion.image_url_prefix or "", row.id), max(task, 0)
             else:
                 yield row, to_data_address(sample), max(task, 0)
         left_out = tally.left_out + tally.skipped.total()

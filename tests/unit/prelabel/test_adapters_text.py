@@ -80,7 +80,7 @@ def check_cvat(case: Case) -> None:
 
 
 def check_ground_truth(case: Case) -> None:
-    rows, content, _ = round_trip(case, ground_truth.write, image_prefix="s3://bucket/x/")
+    rows, content, _ = round_trip(case, ground_truth.write, image_url_prefix="s3://bucket/x/")
     assert content.endswith(b"\n")
     for row, text in zip(rows, content.split(b"\n")[:-1], strict=True):
         line = json.loads(text)
@@ -104,11 +104,11 @@ def check_ground_truth(case: Case) -> None:
 
 
 def check_label_studio(case: Case) -> None:
-    rows, content, _ = round_trip(case, label_studio_tasks.write, image_prefix="/data/local-files/?d=set/")
+    rows, content, _ = round_trip(case, label_studio_tasks.write, image_url_prefix="/data/local-files/?d=set/")
     for row, task in zip(rows, json.loads(content), strict=True):
         assert task["data"]["image"].startswith("/data/local-files/?d=set/")
         assert "&" not in task["data"]["image"]
-        assert task["data"]["id"] == row.id
+        assert task["data"]["uid"] == row.id
         assert {name: value for name, value in task["data"].items() if name in row.extra} == {
             name: value for name, value in row.extra.items() if value is not None
         }

@@ -40,6 +40,29 @@ def test_a_csv_in_any_order_with_more_columns(tmp_path: Path) -> None:
     assert answers(tmp_path / "a.csv", text) == [-1, 0, 1]
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_csv_that_a_spreadsheet_saved(tmp_path: Path, delimiter: str, encoding: str) -> None:
+    """Zeros in front of numbers are gone, and there are empty lines."""
+    plan = dataclasses.replace(PLAN, ids=("000123", "ü,1", "=9.png"), classes=("07", "8"))
+    lines = [["id", "path", "answer"], ["123", "x", "7"], ['"ü,1"', "x", "8"], [], ["", "", ""], ["'=9.png", "", "07"]]
+    text = "\r\n".join(map(delimiter.join, lines))
+    assert answers(tmp_path / "a.csv", text.encode(encoding), plan) == [0, 1, 0]
+
+
+def test_a_number_that_may_be_either_of_two_ids_is_not_guessed(tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, ids=("01", "001", "2"))
+    with pytest.raises(InputError, match="ids that were not drawn: 1;"):
+        answers(tmp_path / "a.csv", "id,answer\n1,cat\n001,cat\n2,cat\n", plan)
+    assert answers(tmp_path / "a.csv", "id,answer\n01,cat\n001,dog\n2,cat\n", plan) == [0, 1, 0]
+
+
+def test_an_image_under_two_spellings_is_answered_twice(tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, ids=("01", "b", "c"))
+    with pytest.raises(InputError, match="answers more than once: 01"):
+        answers(tmp_path / "a.csv", "id,answer\n1,cat\n01,dog\nb,cat\nc,cat\n", plan)
+
+
 def test_a_class_may_be_called_none_of_these(tmp_path: Path) -> None:
     plan = dataclasses.replace(PLAN, classes=("cat", "none of these"))
     assert answers(tmp_path / "a.csv", "id,answer\na,cat\nb,none of these\nc,cat\n", plan) == [0, 1, 0]
@@ -55,7 +78,7 @@ def test_a_class_may_be_called_none_of_these(tmp_path: Path) -> None:
         ("id,answer\na,cat\na,dog\nb,cat\nc,cat\n", "answers more than once: a \\(a: 'cat', 'dog'\\)"),
         ("id,label\na,cat\n", "has no column 'answer' \\(its header: id, label\\)"),
         ("", "has no column 'id' \\(its header: empty\\)"),
-        (b"id,answer\n\xff,cat\n", "cannot be read as CSV"),
+        (b"id,answer\n\xff,cat\n", "is not in UTF-8: save it from the spreadsheet as 'CSV UTF-8'"),
     ],
 )
 def test_what_is_wrong_with_a_csv_is_named(tmp_path: Path, text: str | bytes, message: str) -> None:
@@ -64,7 +87,7 @@ def test_what_is_wrong_with_a_csv_is_named(tmp_path: Path, text: str | bytes, me
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nothing\.csv cannot be read"):
+    with pytest.raises(InputError, match=r"nothing\.csv does not exist"):
         read_answers(tmp_path / "nothing.csv", PLAN)
     with pytest.raises(InputError, match=r"nothing\.json is no export"):
         read_answers(tmp_path / "nothing.json", PLAN)

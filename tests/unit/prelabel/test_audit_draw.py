@@ -164,13 +164,39 @@ def some_plan(pile: Pile, classes: tuple[str, ...] = CLASSES) -> Plan:
 
 def test_the_tasks_hold_no_prediction(pile: Pile, tmp_path: Path) -> None:
     plan = some_plan(pile, ("cat & dog", '"owl"'))
-    write_tasks(tmp_path, plan, ["p1", "p2", "p3", "p4"], ["i1", "i2", "i3", "i4"])
+    write_tasks(tmp_path, plan, ["p1", "p2", "p3", "p4"])
     with (tmp_path / "tasks.csv").open(newline="") as file:
         assert list(csv.reader(file))[:3] == [["id", "path", "answer"], ["a", "p1", ""], ["b,c", "p2", ""]]
     tasks = json.loads((tmp_path / "label_studio.json").read_text())
-    assert tasks[2] == {"data": {"image": "i3", "uid": 'é"'}}
+    assert tasks[2] == {"data": {"image": "p3", "uid": 'é"'}}
     config = ElementTree.parse(tmp_path / "label_studio_config.xml")
     assert [one.get("value") for one in config.iter("Choice")] == ["cat & dog", '"owl"', "none of these"]
+
+
+def test_the_tasks_name_the_copies_and_are_no_formulas(pile: Pile, tmp_path: Path) -> None:
+    plan = dataclasses.replace(some_plan(pile), ids=("=1+1", "b c", "'d", "e"))
+    copies = [f"0000{i}.png" for i in range(4)]
+    write_tasks(tmp_path, plan, ["p1", "p2", "p3", "p4"], copies)
+    with (tmp_path / "tasks.csv").open(newline="") as file:
+        assert list(csv.reader(file))[:4] == [
+            ["id", "path", "image", "answer"],
+            ["'=1+1", "p1", "images/00000.png", ""],
+            ["b c", "p2", "images/00001.png", ""],
+            ["''d", "p3", "images/00002.png", ""],
+        ]
+    assert addresses(tmp_path) == [f"/data/local-files/?d=images/{name}" for name in copies]
+
+
+def test_tasks_without_copies_have_the_addresses_of_the_ids(pile: Pile, tmp_path: Path) -> None:
+    plan = dataclasses.replace(some_plan(pile), ids=("a b", "c", "d", "e"))
+    write_tasks(tmp_path, plan, ["p1", "p2", "p3", "p4"], image_url_prefix="https://h/x/")
+    assert addresses(tmp_path)[:2] == ["https://h/x/a%20b", "https://h/x/c"]
+    write_tasks(tmp_path, plan, ["p1", "p2", "p3", "p4"], ["0.png"] * 4, image_url_prefix="s3://h/x/")
+    assert addresses(tmp_path) == ["s3://h/x/0.png"] * 4
+
+
+def addresses(directory: Path) -> list[str]:
+    return [task["data"]["image"] for task in json.loads((directory / "label_studio.json").read_text())]
 
 
 def test_images_are_copied_in_the_order_of_the_tasks(pile: Pile, tmp_path: Path) -> None:

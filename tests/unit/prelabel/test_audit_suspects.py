@@ -122,6 +122,15 @@ def test_label_errors_among_classes_that_do_not_all_occur() -> None:
     assert sorted(likely_label_errors(labels, probabilities)) == [3, 50]
 
 
+def test_given_labels_by_numbers_whose_zeros_a_spreadsheet_took_away(tmp_path: Path) -> None:
+    probabilities = np.tile(np.array([[0.98, 0.01, 0.01], [0.01, 0.98, 0.01]], np.float32), (30, 1))
+    write_predictions(tmp_path / "p", probabilities, ids=[f"{i:06d}" for i in range(60)])
+    given = [f"{i},{CLASSES[i % 2 if i != 7 else 0]}" for i in range(60)]
+    (tmp_path / "labels.csv").write_text("\n".join(["id,label", *given]))
+    config = SuspectConfig(realness_quantile=0.0, given_labels=tmp_path / "labels.csv")
+    assert np.flatnonzero(find_suspects(read_pile(tmp_path / "p"), config).kind).tolist() == [7]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -101,7 +101,7 @@ def test_min_confidence_includes_its_own_value(tmp_path: Path) -> None:
         ("csv", ["--min-confidence", "80"], "--min-confidence 80.0 is not usable: wanted is a number from 0 to 1"),
         ("csv", ["--min-confidence", "nan"], "--min-confidence nan is not usable"),
         ("csv", ["--images", "pile"], "--to csv holds no images: leave --images out"),
-        ("csv", ["--image-prefix", "s3://x/"], "it is for ground-truth, label-studio"),
+        ("csv", ["--image-url-prefix", "s3://x/"], "it is for ground-truth, label-studio"),
         ("webdataset", [], "--to webdataset needs the images: give --images"),
         ("folders", [], "--to folders needs the images: give --images"),
         ("cvat", ["--images", "nowhere"], "input nowhere does not exist"),

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from prelabel import __main__ as cli
 from prelabel.adapters.label_studio.interface import parse_interface
-from prelabel.adapters.label_studio.payload import address
 from prelabel.adapters.label_studio.project import list_tasks, open_project
 from prelabel.adapters.label_studio.push import LOOKS, PushSummary, push
 from prelabel.adapters.label_studio.session import Session
 from prelabel.adapters.label_studio.token import TOKEN_VARIABLE, Token
 from prelabel.adapters.rows import Conversion, Predictions, Selection
+from prelabel.addresses import image_address
 from prelabel.bulk import BulkConfig, run_bulk
 from prelabel.errors import AccessError, InputError, PrelabelError, RemoteError, ServerUnavailableError
 from support.label_studio import LEGACY_TOKEN, PERSONAL_TOKEN, Fault, LabelStudioDouble, config, run_label_studio
@@ -60,7 +60,7 @@ def do_push(
     **options: Any,
 ) -> PushSummary:
     project = open_project(session(studio, **options), 7)
-    conversion = Conversion(Predictions(predictions), Selection(lanes), image_prefix="/data/local-files/?d=pile/")
+    conversion = Conversion(Predictions(predictions), Selection(lanes), image_url_prefix="/data/local-files/?d=pile/")
     interface = parse_interface(project.label_config)
     return push(project, interface, conversion, error_rows=error_rows, chunk=chunk, progress_mode="none")
 
@@ -279,9 +279,12 @@ def test_an_id_that_occurs_twice_is_named(studio: LabelStudioDouble, predictions
 
 
 def test_addresses() -> None:
-    assert address("/data/local-files/?d=photos/", "a b/ü#1.png") == "/data/local-files/?d=photos/a%20b/%C3%BC%231.png"
-    assert address("https://h/", "a&b.png") == "https://h/a%26b.png"
-    assert address("s3://bucket/", "a b.png") == "s3://bucket/a b.png"
+    assert (
+        image_address("/data/local-files/?d=photos/", "a b/ü#1.png")
+        == "/data/local-files/?d=photos/a%20b/%C3%BC%231.png"
+    )
+    assert image_address("https://h/", "a&b.png") == "https://h/a%26b.png"
+    assert image_address("s3://bucket/", "a b.png") == "s3://bucket/a b.png"
 
 
 # The command.

@@ -11,6 +11,8 @@ from PIL import Image
 
 from prelabel import __main__ as cli
 from prelabel.errors import InputError
+from prelabel.report.labels import read_labels
+from prelabel.report.rows import read_rows
 from prelabel.report.thumbnails import make_thumbnails
 from prelabel.sources import FolderSource
 from support.piles import write_predictions
@@ -71,6 +73,13 @@ def test_bad_labels_are_errors_that_say_which(
     assert cli.main(["report", *map(str, options)]) == 2
     assert message in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_labels_by_numbers_whose_zeros_a_spreadsheet_took_away(tmp_path: Path) -> None:
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8]] * 2, np.float32)
+    write_predictions(tmp_path / "p", probabilities, classes=("a", "b"), ids=["000", "001", "002", "x"])
+    (tmp_path / "labels.csv").write_text("id;label\n2;b\n0;a\nx;b\n")
+    assert read_labels(str(tmp_path / "labels.csv"), read_rows(tmp_path / "p")).index.tolist() == [0, -2, 1, 1]
 
 
 def test_what_does_not_belong_together_is_an_error(known: PredictedFolder, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_the_first_images_are_one_of_each_kind(pile: Path, tmp_path: Path) -> No
         "stands for 12 of 56 images (21 %)",
         "stands for 4 of 56 images (7.1 %)",
     ]
-    assert list(rows[0]) == ["id", "path", "reason", "answer"]
+    assert list(rows[0]) == ["id", "path", "image", "reason", "answer"]
     assert {row["answer"] for row in rows} == {""}
     for i, row in enumerate(rows):
         assert (output / f"images/{i:05d}.png").read_bytes() == (pile / row["id"]).read_bytes()
@@ -189,6 +189,17 @@ def test_selected_and_answered_images_train(pile: Path, tmp_path: Path, capsys: 
     second = pq.read_table(tmp_path / "second").to_pylist()
     assert {row["label"] for row in second} == set(SHAPES)
     assert len(second) == 9
+
+
+def test_answers_by_numbers_whose_zeros_a_spreadsheet_took_away(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (12, 4, 4)).astype(np.uint8)
+    np.savez(tmp_path / "pile.npz", images=images)
+    (tmp_path / "a.csv").write_text("id;answer\n3;bar\n000011;beam\n")
+    (tmp_path / "b.csv").write_text("id,answer\n000003,bar\n11,beam\n")
+    answers = ("--answers", tmp_path / "a.csv", tmp_path / "b.csv")
+    assert run("labels", *answers, "--input", tmp_path / "pile.npz", "--output", tmp_path / "round") == 0
+    rows = pq.read_table(tmp_path / "round").to_pylist()
+    assert {row["id"]: row["label"] for row in rows if row["label"]} == {"000003": "bar", "000011": "beam"}
 
 
 @pytest.mark.parametrize(
