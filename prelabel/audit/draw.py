@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.audit.bounds import answers_needed
-from prelabel.audit.pile import Pile
+from prelabel.audit.pile import Pile, holds_lanes
 from prelabel.audit.plan import Plan, Stratify, Stratum
 from prelabel.errors import InputError
 
@@ -49,7 +49,7 @@ def draw(pile: Pile, config: DrawConfig) -> Plan:
     """Draws the sample: uniformly without replacement from the rows with a prediction, or from each of their strata.
 
     Raises:
-        InputError: An option is out of range, or there are fewer rows than are to be drawn.
+        InputError: An option is out of range, there are fewer rows than are to be drawn, or they have lanes already.
     """
     check_promise(config.alpha, config.confidence)
     if config.seed < 0:
@@ -58,6 +58,11 @@ def draw(pile: Pile, config: DrawConfig) -> Plan:
         raise InputError(f"--errors {config.errors} is not usable: 0 or more wanted")
     if not 0.0 < config.coverage <= 1.0:
         raise InputError(f"--coverage {config.coverage} is not usable: over 0 and at most 1 wanted")
+    if holds_lanes(pile.directory):
+        raise InputError(
+            f"{pile.directory} has the lanes of an audit: draw from the predictions that the audit was drawn from, "
+            "where all draws are counted"
+        )
     predicted = int(pile.predicted.sum())
     if config.size is not None and not 1 <= config.size <= predicted:
         raise InputError(f"--size {config.size} is not usable: {pile.directory} has {predicted:,} predictions")

@@ -85,6 +85,11 @@ def read_pile(directory: Path) -> Pile:
     return pile
 
 
+def holds_lanes(directory: Path) -> bool:
+    """Whether these predictions are output of `prelabel audit apply`."""
+    return "lane" in require_pyarrow().parquet.read_schema(shards(directory)[0][0]).names
+
+
 def shards(directory: Path) -> list[tuple[Path, int]]:
     """Returns the prediction files and the position of the first row of each, in the order of the input."""
     known = [(path, read_info(path)[0].start) for path in directory.glob(FILE_PATTERN)]

@@ -66,6 +66,14 @@ def test_nothing_certified_is_status_4_and_says_what_it_takes(
     assert json.loads((tmp_path / "lanes/_lanes.json").read_text())["certificates"][0]["accepted"] is None
 
 
+def test_lanes_are_not_drawn_from(known: KnownPile, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A draw from them would not be counted with the one that they are of."""
+    assert run("draw", "--predictions", known.directory, "--output", tmp_path / "audit", "--size", 30) == 0
+    apply(known)
+    assert run("draw", "--predictions", tmp_path / "lanes", "--output", tmp_path / "again", "--size", 30) == 2
+    assert "lanes has the lanes of an audit: draw from the predictions" in capsys.readouterr().err
+
+
 def test_a_second_draw_is_warned_of_then_and_when_it_is_applied(
     known: KnownPile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
