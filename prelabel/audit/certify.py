@@ -7,7 +7,7 @@ Learn then Test (Angelopoulos et al. 2021, arXiv 2110.01052) with fixed-sequence
    of audited rows alone. No answer is read for them: for given predictions they are fixed.
 2. H_j says "more than alpha of A_j is wrong". The audited rows are a uniform draw without replacement, so those of them
    that lie in A_j, given how many they are, are a uniform draw of A_j, and the wrong ones among them are
-   hypergeometric: `prelabel.audit.bounds.p_value` is a valid p-value of H_j.
+   hypergeometric: `prelabel.bounds.p_value` is a valid p-value of H_j.
 3. From the start on, sets are tested with level delta until one fails; the last that passed is accepted. If that one
    breaks the promise, then the first true H_j from the start on was rejected. Which one that is, is fixed, so the
    probability is <= delta.
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.audit.bounds import answers_needed, p_value, upper_bound
+from prelabel.bounds import answers_needed_of, p_value, upper_bound
 
 STEPS = 50
 """Sets that are tried at most, each about 2 % of the candidates larger. Fewer lose coverage by their coarseness; many
@@ -125,10 +125,12 @@ def first_step(sizes: Counts, frame: int, drawn: int, alpha: float, delta: float
     share = sizes / frame
     expected = drawn * share
     likely = expected - np.sqrt(expected * (1.0 - share) * (1.0 - drawn / frame))
-    roomy = (likely >= answers_needed(1, alpha, delta)) & (share <= LATEST_ROOMY_START)
-    for enough in (roomy, likely >= answers_needed(0, alpha, delta)):
-        if enough.any():
-            return int(enough.argmax())
+    # Rounding must not take an answer away where all rows were drawn.
+    answers = np.floor(np.maximum(likely, 0.0) + 1e-6).astype(np.int64)
+    for errors, largest_share in ((1, LATEST_ROOMY_START), (0, 1.0)):
+        for j in np.flatnonzero(share <= largest_share):
+            if p_value(errors, int(answers[j]), int(sizes[j]), alpha) <= delta:
+                return int(j)
     return len(sizes) - 1
 
 
@@ -180,16 +182,19 @@ def answers_to_draw(certificate: Certificate) -> int | None:
     An estimate, not a promise: for each set the answers that it needs at its observed error rate, times the share of
     answers that fall into it; the cheapest set counts. None where every set's error rate is too near alpha or over it.
     """
-    best: float | None = None
-    for step in certificate.steps:
-        if step.wrong >= certificate.alpha * step.audited:
-            continue
-        rate, errors = step.wrong / step.audited, 0
-        while (needed := answers_needed(errors, certificate.alpha, certificate.delta)) * rate > errors + 0.5:
-            errors = math.ceil(needed * rate - 0.5)
-            if errors > MOST_ERRORS_PLANNED:
-                break
-        else:
-            total = needed * certificate.frame / step.size
-            best = total if best is None else min(best, total)
-    return None if best is None else math.ceil(best)
+    known = (_answers_needed_at(step, certificate) for step in certificate.steps)
+    totals = [n * certificate.frame / step.size for n, step in zip(known, certificate.steps, strict=True) if n]
+    return math.ceil(min(totals)) if totals else None
+
+
+def _answers_needed_at(step: Step, certificate: Certificate) -> int | None:
+    """Returns how many answers in a set would do, at the error rate that was found in it."""
+    if step.wrong >= certificate.alpha * step.audited:
+        return None
+    rate, errors = step.wrong / step.audited, 0
+    while errors <= MOST_ERRORS_PLANNED:
+        needed = answers_needed_of(errors, step.size, certificate.alpha, certificate.delta)
+        if needed is None or needed * rate <= errors + 0.5:
+            return needed
+        errors = math.ceil(needed * rate - 0.5)
+    return None

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.audit.bounds import answers_needed
 from prelabel.audit.pile import Pile, holds_lanes
 from prelabel.audit.plan import Plan, Stratify, Stratum
+from prelabel.bounds import answers_needed
 from prelabel.errors import InputError
 
 CONFIDENCE_STRATA = 10

@@ -34,6 +34,19 @@ def read_certificate(directory: Path) -> dict[str, Any]:
         raise InputError(f"{path} is damaged ({type(error).__name__}: {error}): apply the answers again") from None
 
 
+def what_it_takes(certificate: dict[str, Any]) -> str:
+    """Returns what would certify a set where nothing is certified; of one of the certificates of `_lanes.json`."""
+    needed, drawn = certificate["answers_to_draw"], certificate["drawn"]
+    if not certificate["steps"]:
+        return "every row is suspect"
+    if needed is None:
+        return "at the error rate found, no sample would do it: label more, or ask for a higher alpha"
+    if needed <= drawn:
+        return f"at the error rate found, {drawn:,} answers mostly do it: this sample is an unlucky one"
+    of_class = "" if certificate["class_name"] is None else " of this class"
+    return f"at the error rate found, about {needed:,} answers{of_class}, not {drawn:,}, would do it"
+
+
 def write_report(directory: Path, seconds_per_label: float) -> dict[str, Any]:
     """Writes `_report.json` and `_coverage.svg` into a lanes directory and returns the report.
 

@@ -10,7 +10,7 @@ from prelabel.audit.apply import ApplyConfig, apply
 from prelabel.audit.draw import DrawConfig, arithmetic, draw
 from prelabel.audit.pile import read_pile
 from prelabel.audit.plan import note_draw, other_draws, write_plan
-from prelabel.audit.report import report_text, write_report
+from prelabel.audit.report import report_text, what_it_takes, write_report
 from prelabel.audit.suspects import SuspectConfig
 from prelabel.audit.tasks import CSV_FILE, IMAGE_FOLDER, LABEL_STUDIO_FILE, copy_images, write_tasks
 from prelabel.commands.exits import EXIT_NOT_CERTIFIED
@@ -183,14 +183,9 @@ def _one_certificate(one: dict[str, Any], promise: str) -> str:
             f"wrong; bound {100 * one['bound']:.2f} %)"
         )
     if not one["steps"]:
-        return f"{of_class}not certified: every row is suspect"
+        return f"{of_class}not certified: {what_it_takes(one)}"
     step = one["steps"][one["start"]]
-    take = (
-        "at the error rate found, no sample would do it: label more, or ask for a higher alpha"
-        if one["answers_to_draw"] is None
-        else f"at the error rate found, about {one['answers_to_draw']:,} answers, not {one['drawn']:,}, would do it"
-    )
     return (
         f"{of_class}not certified at {promise}: of the {step['size']:,} rows tried first {step['audited']:,} were "
-        f"audited, {step['wrong']} of them wrong; {take}"
+        f"audited, {step['wrong']} of them wrong; {what_it_takes(one)}"
     )

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prelabel.bounds import exact_interval
 from prelabel.duplicates.fingerprints import picture_of
 from prelabel.errors import ImageError
 from prelabel.lookahead import map_ahead
-from prelabel.planning.binomial import exact_interval
 from prelabel.progress import Progress
 from prelabel.sources import Sample, Source
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from prelabel.audit.report import what_it_takes
 from prelabel.report.markup import paragraph, section, table
 from prelabel.report.text import UNKNOWN, name, number, percent, text
 
@@ -64,10 +65,4 @@ def _line(one: dict[str, Any]) -> list[str]:
             percent(one["bound"]),
             "",
         ]
-    if not one["steps"]:
-        note = "every row is suspect"
-    elif one["answers_to_draw"] is None:
-        note = "at the error rate found, no sample would do it: label more, or ask for a higher alpha"
-    else:
-        note = f"about {number(one['answers_to_draw'])} answers, not {number(one['drawn'])}, would do it"
-    return [of, number(one["frame"]), "0", *[UNKNOWN] * 4, text(note)]
+    return [of, number(one["frame"]), "0", *[UNKNOWN] * 4, text(what_it_takes(one))]

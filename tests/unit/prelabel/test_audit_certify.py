@@ -17,6 +17,7 @@ from prelabel.audit.certify import (
     fixed_sequence,
     make_steps,
 )
+from prelabel.bounds import answers_needed_of
 
 REPETITIONS = 1000
 ALPHA, DELTA = 0.01, 0.05
@@ -168,10 +169,26 @@ def made(wrong: int, audited: int, drawn: int) -> Certificate:
 
 def test_it_says_what_a_larger_sample_would_need() -> None:
     assert made(0, 60, 100).set is None
-    assert answers_to_draw(made(0, 60, 100)) == math.ceil(299 / 0.6)
-    assert answers_to_draw(made(1, 300, 500)) == math.ceil(628 / 0.6)  # two wrong ones expected
+    # In a set of 6,000 a few answers fewer do than the 299 and the 628 (two wrong ones expected) of a set of any size.
+    assert answers_to_draw(made(0, 60, 100)) == math.ceil(287 / 0.6)
+    assert answers_to_draw(made(1, 300, 500)) == math.ceil(answers_needed_of(2, 6000, ALPHA, DELTA) / 0.6)
     assert answers_to_draw(made(5, 300, 500)) is None  # more than alpha is wrong
     assert answers_to_draw(certify((), 10, 5, ALPHA, DELTA)) is None
+
+
+def test_no_more_answers_are_asked_for_than_there_are_rows() -> None:
+    """A small pile at a low alpha: an answer for each row of a set decides it."""
+    certificate = certify((Step(0.9, 800, 200, 0), Step(0.5, 1500, 380, 9)), 1530, 394, 0.001, DELTA)
+    assert certificate.set is None
+    assert (needed := answers_to_draw(certificate)) is not None
+    assert 394 < needed <= 1530
+
+
+def test_where_all_rows_are_audited_a_small_set_may_start() -> None:
+    sizes = np.array([500, 1000, 1500])
+    assert first_step(sizes, 1530, 1530, 0.002, DELTA) == 0
+    assert first_step(sizes, 1530, 1530, 0.0005, DELTA) == 0
+    assert first_step(sizes, 1530, 394, 0.0005, DELTA) == 2
 
 
 def test_the_certificate_states_a_bound_under_alpha() -> None:

@@ -203,7 +203,7 @@ def test_what_does_not_belong_together_leaves_nothing_behind(known: KnownPile, p
         applied(known, tmp_path, answers=short)
     with pytest.raises(InputError, match="--alpha 2 is not usable"):
         applied(known, tmp_path, ApplyConfig(alpha=2))
-    with pytest.raises(InputError, match="cannot be read as CSV"):
+    with pytest.raises(InputError, match="does not exist"):
         applied(known, tmp_path, suspect=SuspectConfig(given_labels=tmp_path / "nothing.csv"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["audit", "other", "short.csv"]
     (tmp_path / "lanes").mkdir()

@@ -1,4 +1,4 @@
-"""The arithmetic of an audit: what k wrong ones among n people's answers say about all that were not audited.
+"""What a sample says about the whole: exact bounds for a share of which only some were looked at.
 
 For a finite set, drawn without replacement, the number of wrong ones in the sample is hypergeometric; for a set of any
 size it is bounded by the binomial one, which planning uses because the set is not known yet.
@@ -6,6 +6,11 @@ size it is bounded by the binomial one, which planning uses because the set is n
 
 import math
 from functools import lru_cache
+
+import numpy as np
+
+HALVINGS = 60
+"""Of 0..1: the limits of double precision."""
 
 
 def binomial_tail(errors: int, audited: int, rate: float) -> float:
@@ -18,9 +23,37 @@ def binomial_tail(errors: int, audited: int, rate: float) -> float:
     """
     if errors >= audited:
         return 1.0
+    counts = np.arange(errors + 1)
+    steps = counts[1:]
+    log_ways = np.concatenate([[0.0], np.cumsum(np.log(audited - steps + 1) - np.log(steps))])
     log_rate, log_rest = math.log(rate), math.log1p(-rate)
-    terms = (math.exp(_log_choose(audited, j) + j * log_rate + (audited - j) * log_rest) for j in range(errors + 1))
-    return min(math.fsum(terms), 1.0)
+    return min(float(np.exp(log_ways + counts * log_rate + (audited - counts) * log_rest).sum()), 1.0)
+
+
+def exact_interval(found: int, drawn: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Returns the lowest and highest share in the whole, 0..1, that fit `found` among `drawn` images.
+
+    C. J. Clopper and E. S. Pearson, "The Use of Confidence or Fiducial Limits Illustrated in the Case of the Binomial",
+    1934. For images drawn without replacement it is on the safe side.
+
+    Args:
+        found: Images in the sample that have the property, 0..drawn.
+        drawn: Images in the sample, 1 or more.
+        confidence: How often the interval holds the true share, at least; over 0 and under 1.
+    """
+    tail = (1.0 - confidence) / 2.0
+    return 1.0 - _highest_share(drawn - found, drawn, tail), _highest_share(found, drawn, tail)
+
+
+def _highest_share(found: int, drawn: int, tail: float) -> float:
+    """Returns the share at which so few as `found` have the probability `tail`."""
+    if found == drawn:
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        share = (low + high) / 2.0
+        low, high = (share, high) if binomial_tail(found, drawn, share) > tail else (low, share)
+    return (low + high) / 2.0
 
 
 @lru_cache(maxsize=1 << 12)
@@ -41,6 +74,26 @@ def answers_needed(errors: int, alpha: float, delta: float) -> int:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if binomial_tail(errors, middle, alpha) > delta else (low, middle)
+    return high
+
+
+def answers_needed_of(errors: int, size: int, alpha: float, delta: float) -> int | None:
+    """Returns how many answers, `errors` of them wrong, show that at most `alpha` of a set of this size is wrong.
+
+    None where so many wrong ones are more than `alpha` of it.
+
+    Args:
+        errors: Wrong answers, 0 or more.
+        size: Size of the set, 1 or more.
+        alpha: Error rate, over 0 and under 1.
+        delta: Chance that the promise is broken, over 0 and under 1.
+    """
+    low, high = errors, size
+    if p_value(errors, high, size, alpha) > delta:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if p_value(errors, middle, size, alpha) > delta else (low, middle)
     return high
 
 
