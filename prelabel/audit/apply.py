@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from prelabel import __version__
 from prelabel.audit.answers import NO_CLASS, read_answers
+from prelabel.audit.applied import choices_of, note_applied, peeking
 from prelabel.audit.certify import Certificate, answers_to_draw, certify, make_steps
 from prelabel.audit.draw import check_promise
 from prelabel.audit.lanes import LANES, Lanes, assign, uncertainty, write_lanes
@@ -90,9 +91,17 @@ def apply(
     if pile.ids_at(rows) != list(plan.ids):
         raise InputError(f"the rows in {audit} are not those of their ids: draw anew")
     done = Audit(pile, plan, rows, read_answers(answers, plan))
+    per_class = config.per_class or plan.stratify == "class"
     with new_directory(output) as directory:
         suspects = find_suspects(pile, suspect)
-        per_class = config.per_class or plan.stratify == "class"
+        choices = choices_of(
+            done.answers,
+            {"duplicates": suspect.duplicates, "given_labels": suspect.given_labels},
+            alpha=alpha,
+            confidence=confidence,
+            per_class=per_class,
+            realness_quantile=suspect.realness_quantile,
+        )
         certificates = make_certificates(done, suspects, alpha, 1.0 - confidence, per_class=per_class)
         temperature, fitted = temperature_of(done)
         mark_answers(suspects, pile, rows, done.answers)
@@ -108,7 +117,7 @@ def apply(
             "confidence": confidence,
             "per_class": per_class,
             "refused": _refusal(plan),
-            "warnings": _warnings(done, alpha, confidence),
+            "warnings": _warnings(done, alpha, confidence) + peeking(audit, choices),
             "assumptions": list(ASSUMPTIONS),
             "temperature": temperature,
             "temperature_fitted": fitted,
@@ -128,6 +137,7 @@ def apply(
         metadata = {name: report[name] for name in ("version", "alpha", "confidence", "temperature")}
         write_lanes(pile, lanes, metadata | {"thresholds": thresholds}, directory)
         write_text_atomically(directory / CERTIFICATE_FILE, json.dumps(report, indent=1) + "\n")
+    note_applied(audit, choices)
     return report
 
 

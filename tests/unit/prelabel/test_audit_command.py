@@ -66,6 +66,31 @@ def test_nothing_certified_is_status_4_and_says_what_it_takes(
     assert json.loads((tmp_path / "lanes/_lanes.json").read_text())["certificates"][0]["accepted"] is None
 
 
+def test_choosing_until_the_lanes_please_is_warned_of(
+    known: KnownPile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("draw", "--predictions", known.directory, "--output", tmp_path / "audit", "--size", 300) == 0
+    answers = fill_in(known, tmp_path / "audit")
+    files = ("--audit", tmp_path / "audit", "--answers", answers, "--predictions", known.directory)
+    capsys.readouterr()
+
+    def warnings(name: str, *more: object) -> list[str]:
+        assert run("apply", *files, "--output", tmp_path / name, *more) in (0, 4)
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+
+    assert warnings("first") == warnings("again") == []
+    (one,) = warnings("other", "--realness-quantile", 0.1, "--per-class")
+    assert "applied before with other --per-class and --realness-quantile:" in one
+    answers.write_text(answers.read_text().replace(",cat\n", ",dog\n", 1))
+    other, corrected = warnings("corrected")
+    assert "other --per-class and --realness-quantile" in other
+    assert "applied before with other answers" in corrected
+    (tmp_path / "audit/_applied.json").write_text("[3]")
+    assert run("apply", *files, "--output", tmp_path / "damaged") == 2
+    assert "_applied.json is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "damaged").exists()
+
+
 def test_lanes_are_not_drawn_from(known: KnownPile, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A draw from them would not be counted with the one that they are of."""
     assert run("draw", "--predictions", known.directory, "--output", tmp_path / "audit", "--size", 30) == 0
