@@ -6,6 +6,8 @@ from xml.sax.saxutils import escape
 
 WIDTH_PX, HEIGHT_PX = 640, 360
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 60, 20, 40, 50
+TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+"""Error rates that the axis names."""
 _STYLE = """
   <style>
     text { font: 13px sans-serif; fill: #333 } line { stroke: #ccc }
@@ -36,7 +38,7 @@ def coverage_svg(alphas: Sequence[float], coverages: Sequence[float], promised: 
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         parts.append(f'<line x1="{LEFT_PX}" x2="{WIDTH_PX - RIGHT_PX}" y1="{y(share):.1f}" y2="{y(share):.1f}"/>')
         parts.append(f'<text x="{LEFT_PX - 8}" y="{y(share) + 4:.1f}" text-anchor="end">{share:.0%}</text>')
-    for alpha in alphas[:: max(1, len(alphas) // 6)]:
+    for alpha in (tick for tick in TICKS if alphas[0] <= tick <= alphas[-1]):
         place = f'x="{x(alpha):.1f}" y="{HEIGHT_PX - BOTTOM_PX + 18}"'
         parts.append(f'<text {place} text-anchor="middle">{100 * alpha:g} %</text>')
     middle = (LEFT_PX + WIDTH_PX - RIGHT_PX) / 2

@@ -1,10 +1,14 @@
 """What an audit certified, under which assumptions."""
 
+import re
 from typing import Any
 
 from prelabel.audit.report import what_it_takes
 from prelabel.report.markup import paragraph, section, table
 from prelabel.report.text import UNKNOWN, name, number, percent, text
+
+_COMMAND = re.compile("`([^`]*)`")
+_CODE = r"<code>\1</code>"
 
 
 def guarantee(made: dict[str, Any]) -> str:
@@ -28,7 +32,7 @@ def guarantee(made: dict[str, Any]) -> str:
         + ("." if made["temperature_fitted"] else ": not fitted, as no wrong answer tells of another.")
     )
     warnings = "".join(f'<p class="warning">Warning: {text(one)}.</p>' for one in made["warnings"])
-    assumptions = "".join(f"<li>{text(one)}</li>" for one in made["assumptions"])
+    assumptions = "".join(f"<li>{_COMMAND.sub(_CODE, text(one))}</li>" for one in made["assumptions"])
     return section(
         "guarantee",
         "The guarantee",

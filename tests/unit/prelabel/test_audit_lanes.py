@@ -228,6 +228,8 @@ def test_the_report_counts_hours_and_draws_the_curve(known: KnownPile, plan: Pla
     assert curve[0.001] == 0.0
     assert curve[0.2] > 0.9
     svg = ElementTree.parse(tmp_path / "lanes/_coverage.svg").getroot()
+    named = [one.text for one in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"0.1 %", "1 %", "20 %"} < set(named)
     points = svg.find(".//{http://www.w3.org/2000/svg}polyline").get("points").split()
     assert len(points) == len(curve)
     assert len(read_predictions(tmp_path / "lanes")) == 4000  # the report is none of the predictions
