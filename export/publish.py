@@ -16,6 +16,7 @@ from prelabel.bundle import BUNDLE_FILE, MODEL_FILE, Bundle, Parity, load_bundle
 from prelabel.errors import InputError
 from prelabel.files import fsync_directory, sha256_file, write_bytes_atomically, write_text_atomically
 from prelabel.images import ImageSpec
+from training.augment import fitted
 from training.checkpoint import list_checkpoints, load_classifier, read_meta
 from training.config import Recipe
 from training.models import build_discriminator, fold_weight_norm
@@ -35,7 +36,7 @@ def export_run(options: Options) -> tuple[Path, Bundle]:
         raise InputError(f"--run {options.run} holds no training run with a checkpoint: make one with `make train`")
     meta = read_meta(checkpoints[-1])
     try:
-        recipe = Recipe(**meta["options"]["recipe"])
+        recipe = fitted(Recipe(**meta["options"]["recipe"]), meta["augment"])
     except TypeError as error:
         raise InputError(f"--run {options.run} is of another version of prelabel: train it again ({error})") from error
     if meta["step"] < meta["total_steps"] and not options.unfinished:

@@ -54,6 +54,8 @@ class Options:
 
     sets: tuple[str, ...] = tuple(LABELS)
     """Sets to run; results of others are kept."""
+    labels: tuple[int, ...] = tuple(sorted({count for counts in LABELS.values() for count in counts}))
+    """Numbers of labels to run."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Label draws to run."""
     side_by_side: int = 2
@@ -64,7 +66,11 @@ def main() -> None:
     """Composes the sets, runs what is missing, writes the results after each run."""
     options = tyro.cli(Options, prog="python -m scripts.other_data")
     known = {key(entry) for entry in runs.load(RESULTS)}
-    plan = [run for run in PLAN if run[0] in options.sets and run[3] in options.seeds and run not in known]
+    plan = [
+        run
+        for run in PLAN
+        if run[0] in options.sets and run[2] in options.labels and run[3] in options.seeds and run not in known
+    ]
     print(f"{len(plan)} runs to do, {len(known)} done", flush=True)
     compose = [sys.executable, "-m", "scripts.composed_sets", "--output", str(SETS), "--sets", *options.sets]
     subprocess.run(compose, check=True)

@@ -4,6 +4,7 @@ Nothing flips: a mirrored digit, letter or sign is another one, or none. All fun
 -1..1, and a stateless seed int32 [2], so that a step's views depend on (seed, step) alone.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from prelabel.images import Pixels
+from training.config import Recipe
 
 Kind = Literal["none", "digits", "natural", "recoloured"]
 
@@ -49,6 +51,9 @@ VIEWS: dict[Kind, tuple[View, View]] = {
     "none": (View(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), View(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
 }
 
+
+PHOTOGRAPHS: tuple[Kind, ...] = ("natural", "recoloured")
+"""Kinds of images in which more varies than the thing that is shown."""
 
 ELASTIC_GRID = 5
 """Knots of the elastic field along each side: bends are as wide as a stroke's curve, not as its thickness."""
@@ -95,6 +100,13 @@ def colour_tells_class(images: Pixels, labels: NDArray[np.int32]) -> bool:
     hits = (distances.argmin(axis=1) == member.argmax(axis=1)).sum()
     chance = counts.max() / len(labels)
     return bool(hits > chance * len(labels) + 3.0 * np.sqrt(len(labels) * chance * (1.0 - chance)))
+
+
+def fitted(recipe: Recipe, kind: Kind) -> Recipe:
+    """Returns the recipe for images of a kind: photographs have a step size and a feature grid of their own."""
+    if kind not in PHOTOGRAPHS:
+        return recipe
+    return dataclasses.replace(recipe, learning_rate=recipe.photo_learning_rate, feature_grid=recipe.photo_feature_grid)
 
 
 def random_view(images: tf.Tensor, view: View, kind: Kind, seed: tf.Tensor) -> tf.Tensor:

@@ -14,9 +14,6 @@ from keras import layers
 from prelabel.images import ImageSpec
 from training.config import Recipe
 
-FEATURE_GRID = 4
-"""Largest height and width of the `deep` D's feature map."""
-
 
 @keras.saving.register_keras_serializable("prelabel")
 class FixedFlatten(layers.Layer):
@@ -134,8 +131,7 @@ def build_discriminator(spec: ImageSpec, class_count: int, recipe: Recipe, seed:
             if recipe.norm == "batch":
                 x = net.batch_norm(0.9, 1e-5)(x)
             x = layers.LeakyReLU(negative_slope=0.1)(x)
-        # Where a stroke is tells as much as that it is there, so places stay; larger images are pooled to as many.
-        pool = tuple(-(-side // FEATURE_GRID) for side in x.shape[1:3])
+        pool = tuple(-(-side // recipe.feature_grid) for side in x.shape[1:3])
         if pool != (1, 1):
             x = layers.AveragePooling2D(pool, padding="same")(x)
         features = FixedFlatten(name="features", dtype="float32")(x)

@@ -27,7 +27,7 @@ from prelabel.errors import InputError, TrainingError
 from prelabel.files import write_text_atomically
 from prelabel.images import Pixels
 from prelabel.progress import Progress
-from training.augment import choose_kind
+from training.augment import choose_kind, fitted
 from training.batches import BalancedSampler, EpochSampler
 from training.checkpoint import list_checkpoints, load_checkpoint, read_meta, save_checkpoint
 from training.config import Options
@@ -85,6 +85,7 @@ def train(options: Options) -> Summary:
     kind = options.augment
     if kind == "auto":
         kind = choose_kind(data.unlabelled, data.labelled, data.labels)
+    recipe = fitted(recipe, kind)
     class_prior(options.class_prior, data.classes, data.labels)  # an error here leaves the folder unclaimed
     meta = describe(options, dataset, kind)
     finished = open_run(options, meta) if chief else finished_run(options.output)

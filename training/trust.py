@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from training.augment import Kind
+from training.augment import PHOTOGRAPHS, Kind
 from training.config import Recipe
 from training.distribute import mean_over_replicas
 from training.state import State
@@ -26,7 +26,7 @@ DECAY = 0.98
 def is_guarded(kind: Kind, recipe: Recipe) -> bool:
     """Returns whether the losses on the pile have to earn their weight: in all that looks like a photograph."""
     weights = recipe.information_weight, recipe.adversarial_weight, recipe.consistency_weight
-    return kind in ("natural", "recoloured") and any(weights)
+    return kind in PHOTOGRAPHS and any(weights)
 
 
 def held_out_labels(labels: NDArray[np.int32]) -> NDArray[np.bool_]:

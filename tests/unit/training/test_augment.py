@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.augment import VIEWS, View, choose_kind, colour_tells_class, random_view
+from prelabel.images import ImageSpec
+from training.augment import VIEWS, View, choose_kind, colour_tells_class, fitted, random_view
+from training.config import PRESETS, changed
+from training.models import build_discriminator
 
 
 def images(count: int = 8) -> tf.Tensor:
@@ -91,3 +94,19 @@ def test_an_elastic_view_bends_but_keeps_the_amount_of_ink() -> None:
     assert (np.abs(bent - plain).mean(axis=(1, 2, 3)) > 0.01).all()
     np.testing.assert_allclose((bent + 1).mean(), (plain + 1).mean(), rtol=0.1)
     assert (bent[:, :2] == -1).all()
+
+
+def test_photographs_have_a_step_size_and_a_feature_grid_of_their_own() -> None:
+    recipe = changed(PRESETS["default"], ("learning_rate=5e-3", "photo_learning_rate=1e-3", "photo_feature_grid=2"))
+    for kind in ("digits", "none"):
+        assert fitted(recipe, kind) == recipe
+    for kind in ("natural", "recoloured"):
+        assert (fitted(recipe, kind).learning_rate, fitted(recipe, kind).feature_grid) == (1e-3, 2)
+    assert fitted(PRESETS["book"], "natural").learning_rate == PRESETS["book"].learning_rate
+
+
+def test_photographs_do_not_tell_places_apart() -> None:
+    spec = ImageSpec(64, 64, 3)
+    for kind, features in (("digits", 4 * 4 * 64), ("recoloured", 64)):
+        net = build_discriminator(spec, 6, fitted(PRESETS["default"], kind), seed=0)
+        assert [output.shape for output in net.outputs] == [(None, 6), (None, features)]
