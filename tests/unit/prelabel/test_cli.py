@@ -139,6 +139,7 @@ def test_error_rows_are_status_3_and_counted(pile: Path, tiny_bundle: Path, caps
     assert bulk(pile, tiny_bundle) == 3
     out = capsys.readouterr().out
     assert f"9 images in {pile.parent / 'out'}, 1 of them with errors" in out
+    assert "\n    1 x not an image in a known format, or cut off in its header\n" in out
     assert "3 files written, 0 were there" in out
     assert "labels: low 8  middle 0  high 0" in out
     assert bulk(pile, tiny_bundle) == 3
