@@ -1,6 +1,7 @@
 """The command line: `prelabel COMMAND`; each command is a file of `prelabel.commands`."""
 
 import functools
+import io
 import logging
 import operator
 import os
@@ -77,6 +78,9 @@ def overview() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A path that is not UTF-8 must not end a run in the line that says that it is done.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if words == ["--version"]:
         print(f"prelabel {__version__}")
         return 0

@@ -168,7 +168,7 @@ def _sample(row: dict[str, Any], file: _File, number: int) -> Sample:
 
 def is_table(name: str) -> bool:
     """True for names of Parquet files."""
-    return name.endswith(".parquet")
+    return posixpath.splitext(name)[1].lower() == ".parquet"
 
 
 def _identity(value: Any, file: _File, number: int) -> str:

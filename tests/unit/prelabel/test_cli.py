@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -144,6 +145,19 @@ def test_error_rows_are_status_3_and_counted(pile: Path, tiny_bundle: Path, caps
     assert "labels: low 8  middle 0  high 0" in out
     assert bulk(pile, tiny_bundle) == 3
     assert "0 files written, 3 were there" in capsys.readouterr().out
+
+
+def test_paths_that_are_not_utf_8_can_be_shown(tmp_path: Path, tiny_bundle: Path) -> None:
+    pile = write_pile(tmp_path / "caf\udce9", 2)
+    command = ["run", "--input", pile, "--model", tiny_bundle, "--output", f"{pile}-out", "--runtime", "onnxruntime"]
+    done = subprocess.run(
+        [sys.executable, "-m", "prelabel", *command, "--progress", "none"],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},  # as in most people's locales
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"2 images in %b/caf\\udce9-out, 0 of them with errors" % os.fsencode(tmp_path) in done.stdout
 
 
 def test_no_error_rows_are_status_0(tmp_path: Path, tiny_bundle: Path) -> None:
