@@ -160,6 +160,19 @@ def test_paths_that_are_not_utf_8_can_be_shown(tmp_path: Path, tiny_bundle: Path
     assert b"2 images in %b/caf\\udce9-out, 0 of them with errors" % os.fsencode(tmp_path) in done.stdout
 
 
+def test_with_progress_as_json_every_line_of_the_error_stream_is_an_object(pile: Path, tiny_bundle: Path) -> None:
+    def events(*changes: object) -> list[dict[str, str]]:
+        command = ["run", "--input", pile, "--model", tiny_bundle, "--output", pile.parent / "out", *changes]
+        words = [sys.executable, "-m", "prelabel", *map(str, command), "--progress", "json"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        return [json.loads(line) for line in done.stderr.splitlines()]
+
+    whole = events()
+    assert (whole[0]["event"], whole[-1]["event"]) == ("log", "summary")  # which engine was chosen
+    refused = {"event": "error", "text": "input nowhere does not exist"}
+    assert events("--input", "nowhere") == [refused]
+
+
 def test_no_error_rows_are_status_0(tmp_path: Path, tiny_bundle: Path) -> None:
     assert bulk(write_pile(tmp_path / "pile", 3), tiny_bundle) == 0
 
