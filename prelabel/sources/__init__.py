@@ -126,9 +126,9 @@ def _open_folder(storage: Storage) -> Source:
 
 def _nothing_found(storage: Storage, name: str) -> str:
     shown = storage.shown(name)
-    if name:
+    files = [one for one in storage.names() if not one.endswith("/")] if not name else []
+    if name or any(is_table(one) or is_tar(one) for one in files if not one.startswith(".")):
         return f"input {shown} holds no images (0 rows)"
-    files = [one for one in storage.names() if not one.endswith("/")]
     for what, found in (("IDX", is_idx_images), ("npz", is_npz)):
         if named := [one for one in files if found(one)]:
             return f"input {shown} holds {what} files: name one of them, for example {storage.shown(named[0])}"
