@@ -1,6 +1,7 @@
 """The command line: `prelabel COMMAND`; each command is a file of `prelabel.commands`."""
 
 import functools
+import io
 import logging
 import operator
 import os
@@ -30,6 +31,7 @@ from prelabel.commands import (
 )
 from prelabel.commands.exits import EXIT_ERROR, EXIT_INTERRUPTED
 from prelabel.errors import PrelabelError
+from prelabel.progress import JsonLines, write_end
 
 DESCRIPTION = (
     "Turns a few labelled images and a large unlabelled pile into pre-labels that people only have to confirm."
@@ -77,6 +79,9 @@ def overview() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A path that is not UTF-8 must not end a run in the line that says that it is done.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if words == ["--version"]:
         print(f"prelabel {__version__}")
         return 0
@@ -90,7 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Pillow warns about small faults of images that it decodes all the same; those that it cannot become error rows.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log = logging.StreamHandler(sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[log])
+    as_json = False
     choices: Any = functools.reduce(
         operator.or_,
         (Annotated[one.options, tyro.conf.subcommand(one.name, description=one.help)] for one in COMMANDS),
@@ -99,15 +106,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = tyro.cli(
             choices, prog="prelabel", description=DESCRIPTION, args=words, config=(tyro.conf.FlagCreatePairsOff,)
         )
+        as_json = getattr(options, "progress", None) == "json"
+        if as_json:
+            log.setFormatter(JsonLines())
         return next(one for one in COMMANDS if isinstance(options, one.options)).execute(options)
     except PrelabelError as error:
-        print(f"error: {error}", file=sys.stderr)
+        write_end("error", str(error), as_json=as_json)
         return EXIT_ERROR
     except KeyboardInterrupt:
-        print("interrupted; finished files are kept, and the same command again goes on behind them", file=sys.stderr)
+        kept = "finished files are kept, and the same command again goes on behind them"
+        write_end("interrupted", kept, as_json=as_json)
         return EXIT_INTERRUPTED
     except OSError as error:  # a full disk, a directory without permission: the user's to mend, no bug of ours
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        write_end("error", " ".join(str(error).split()), as_json=as_json)
         return EXIT_ERROR
 
 

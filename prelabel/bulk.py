@@ -127,7 +127,7 @@ def run_bulk(
             next run goes on behind them.
         OverloadedError: The server kept refusing work.
         RemoteError: The server failed, or changed its model on the way.
-        StorageError: An object store does not answer.
+        StorageError: An object store does not answer; a disk is full, or gone.
         WorkerError: A process that decodes died.
     """
 
@@ -174,9 +174,11 @@ def run_with(
                 for statistics in runner(work, missing, report.advance) if missing else ():
                     new += statistics.counts
                     written += 1
-            except (ServerUnavailableError, OverloadedError, RemoteError, StorageError, WorkerError) as error:
-                raise type(error)(
-                    f"{error}; {before.rows + new.rows:,} of {images:,} images are done and kept in {output.shown()}: "
+            except (ServerUnavailableError, OverloadedError, RemoteError, StorageError, WorkerError, OSError) as error:
+                # A full disk, for example, is an OSError, which would say neither where it was nor what is left.
+                what = " ".join(str(error).split())
+                raise (StorageError if isinstance(error, OSError) else type(error))(
+                    f"{what}; {before.rows + new.rows:,} of {images:,} images are done and kept in {output.shown()}: "
                     "run the same command again to go on"
                 ) from error
         if written != len(missing):

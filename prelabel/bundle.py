@@ -107,9 +107,9 @@ def load_bundle(directory: Path) -> Bundle:
         claimed_id = content.pop("model_id")
         bundle = _from_plain(content)
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(
-            f"{directory} holds no model bundle ({BUNDLE_FILE} is missing): make one with `make export`"
-        ) from None
+        near = next((one for one in (directory / "bundle", directory.parent) if (one / BUNDLE_FILE).is_file()), None)
+        hint = "make one with `make export`" if near is None else f"is {near} meant?"
+        raise BundleError(f"{directory} holds no model bundle ({BUNDLE_FILE} is missing): {hint}") from None
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror or error}") from None
     except InputError as error:

@@ -6,7 +6,7 @@
     │   ├── BundleError      a model bundle is missing, incomplete or changed
     │   ├── ModelNotFoundError    a server does not serve the model or version that was asked for
     │   └── UnsupportedError      a request wants what the server does not do
-    ├── StorageError         an object store does not answer, or lets this caller in nowhere
+    ├── StorageError         an object store does not answer, or lets this caller in nowhere; a disk is gone
     ├── DeviceError          the wanted execution device does not work here
     ├── TrainingError        training cannot go on (NaN, an unusable checkpoint)
     ├── ParityError          the exported model disagrees with the Keras model
@@ -45,7 +45,7 @@ class UnsupportedError(InputError):
 
 
 class StorageError(PrelabelError):
-    """An object store does not answer, or does not let this caller in; trouble with one object is an `OSError`."""
+    """A store does not answer or let this caller in, or a disk is gone; trouble with one file is an `OSError`."""
 
 
 class DeviceError(PrelabelError):

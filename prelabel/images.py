@@ -142,7 +142,8 @@ def _decoding(data: bytes, max_pixels: int) -> Iterator[None]:
             f"not an image in a known format, or cut off in its header (first bytes {data[:8].hex(' ')})"
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"over the limit of {max_pixels} pixels: {error}") from None
+        # Pillow goes on with a limit of its own.
+        raise ImageError(f"over the limit of {max_pixels} pixels: {str(error).partition(' exceeds ')[0]}") from None
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, EOFError, ...
         raise ImageError(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from error
 

@@ -10,6 +10,7 @@ one JSON object a line. Everything goes to the error stream, so that a command's
 """
 
 import json
+import logging
 import sys
 import time
 from collections import deque
@@ -141,6 +142,19 @@ def write_summary(fields: Mapping[str, object], mode: ProgressMode, stream: IO[s
     """Writes what a program wants to know at the end as the last line, with the event `summary`; `mode="json"` only."""
     if mode == "json":
         print(json.dumps({"event": "summary", **fields}), file=sys.stderr if stream is None else stream, flush=True)
+
+
+def write_end(event: str, text: str, *, as_json: bool) -> None:
+    """Writes why a command did not finish, to the error stream: `error: ...`, or an object with that event."""
+    print(json.dumps({"event": event, "text": text}) if as_json else f"{event}: {text}", file=sys.stderr)
+
+
+class JsonLines(logging.Formatter):
+    """Makes objects of log messages, so that every line of an error stream of JSON is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns one line."""
+        return json.dumps({"event": "log", "level": record.levelname.lower(), "text": record.getMessage()})
 
 
 def _rounded(value: float | None) -> float | None:

@@ -4,6 +4,7 @@ gRPC has a `round_robin` policy of its own. It takes IP addresses or one DNS nam
 nor a full queue, and its errors do not say which server failed; so each server has a channel, and the choice is here.
 """
 
+import re
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -98,8 +99,17 @@ class Servers:
             server.failures, server.away_until_s = 0, float("-inf")
 
 
+_WEB = re.compile(r"(https?|grpcs?)://", re.IGNORECASE)
+"""How a web address starts: gRPC would take it for a host's name that nobody knows, and try for a minute."""
+
+
 def _checked(address: str) -> str:
     host, _, port = address.rpartition(":")
-    if not host or "," in host or not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
+    if (
+        not host
+        or "," in host
+        or _WEB.match(host)
+        or not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535)
+    ):
         raise InputError(f"server address {address!r} is not HOST:PORT, for example 127.0.0.1:50051")
     return address

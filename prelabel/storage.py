@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Literal, Protocol
 from urllib.parse import unquote
 
-from prelabel.errors import InputError
+from prelabel.errors import InputError, StorageError
 from prelabel.files import write_atomically
 
 LOCK_FILE = ".lock"
@@ -173,6 +173,8 @@ class LocalStorage:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._walked: tuple[int, int] | None = None
+        """Device and inode of the folder when it was walked."""
 
     def shown(self, name: str = "") -> str:
         """See `Storage`."""
@@ -191,6 +193,7 @@ class LocalStorage:
         """See `Storage`; at any time one folder's names of each level are in memory."""
         seen: set[tuple[int, int]] = set()
         levels = [iter(self._list("", seen))]
+        (self._walked,) = seen
         while levels:
             name = next(levels[-1], None)
             if name is None:
@@ -238,12 +241,29 @@ class LocalStorage:
             return file.readall()
 
     def read_many(self, names: Iterable[str]) -> Iterator[bytes | OSError]:
-        """See `Storage`."""
+        """See `Storage`.
+
+        Raises:
+            StorageError: A file cannot be read, and the folder that was walked is gone: as rows, all the files in it
+                would be errors for ever.
+        """
         for name in names:
             try:
                 yield self.read(name)
             except OSError as error:
+                self._check_still_there()
                 yield error
+
+    def _check_still_there(self) -> None:
+        if self._walked is None:
+            return
+        try:
+            status = os.stat(self.path)
+            now = status.st_dev, status.st_ino
+        except OSError:
+            now = None
+        if now != self._walked:
+            raise StorageError(f"folder {self.shown()} is not the one that was listed any more: is its disk mounted?")
 
     def open(self, name: str) -> IO[bytes]:
         """See `Storage`."""

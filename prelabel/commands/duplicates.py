@@ -1,5 +1,6 @@
 """`prelabel duplicates`."""
 
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +32,7 @@ class Duplicates:
     """Options of `prelabel duplicates`."""
 
     input: str
-    """Folder of images, Parquet file (or folder of them), or IDX image file."""
+    """The images, a path or URL as for `prelabel run`."""
     output: Path
     """The Parquet file; an earlier one of this command is replaced."""
     exact_only: bool = False
@@ -53,6 +54,12 @@ def execute(options: Duplicates) -> int:
     require_pyarrow()
     if not options.output.parent.is_dir():
         raise InputError(f"--output {options.output}: there is no folder {options.output.parent}")
+    try:  # rather than after every image was decoded
+        tempfile.TemporaryFile(dir=options.output.parent).close()
+    except OSError as error:
+        raise InputError(
+            f"--output {options.output}: folder {options.output.parent} cannot be written: {error.strerror}"
+        ) from None
     if options.output.exists():
         read_duplicates(options.output)  # a file of somebody else is not replaced
     source = open_source(options.input)

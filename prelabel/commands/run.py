@@ -39,6 +39,9 @@ Exit status:
     3    finished, but some rows are errors: the summary says how many
     130  interrupted"""
 
+CAUSES_SHOWN = 5
+"""Causes of errors that are named at the end of a run."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -130,9 +133,13 @@ def open_predictor(options: Run) -> AbstractContextManager[Predictor]:
 
 def _summary_text(summary: BulkSummary, output: str | Path) -> str:
     labels = "  ".join(f"{name} {number:,}" for name, number in summary.labels.items())
+    causes = [f"    {number:,} x {cause}" for cause, number in summary.causes.items()]
+    if len(causes) > CAUSES_SHOWN:
+        causes[CAUSES_SHOWN:] = [f"    and {len(causes) - CAUSES_SHOWN} other causes: `prelabel info {output}`"]
     return "\n".join(
         [
             f"{summary.images:,} images in {output}, {summary.errors:,} of them with errors",
+            *causes,
             f"this run: {summary.predicted:,} images in {summary.wall_s:.1f} s ({summary.images_per_s:,.0f} images/s), "
             f"{summary.shards_written} files written, {summary.shards_skipped} were there",
             f"model {summary.model_id}, input {summary.manifest_hash[:12]}",

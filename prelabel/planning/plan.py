@@ -158,9 +158,12 @@ def output_facts(
         InputError: Its `_run.json` is damaged.
     """
     output = open_storage(directory)
-    names = set(output.names()) if output.kind() == "folder" else set()
+    kind = output.kind()
+    names = set(output.names()) if kind == "folder" else set()
     run = read_run(output) if names else None
     obstacle, done, missing = None, 0, len(source)
+    if kind == "file":
+        obstacle = "it is a file: choose a directory"
     if run is None:
         others = sorted(name.rstrip("/") for name in names if not name.startswith("."))
         if others:

@@ -14,7 +14,7 @@ from prelabel.sources.folder import FolderSource, is_image_name
 from prelabel.sources.idx import IdxSource, is_idx_images
 from prelabel.sources.listing import ListSource
 from prelabel.sources.npz import NpzSource, is_npz
-from prelabel.sources.parquet import ParquetSource
+from prelabel.sources.parquet import ParquetSource, is_table
 from prelabel.sources.tar import TarSource, is_tar
 from prelabel.storage import Storage, locate, open_storage
 
@@ -58,10 +58,12 @@ def open_source(path: Path | str) -> Source:
 def open_tables_or_shards(storage: Storage, names: list[str]) -> Source | None:
     """Opens the Parquet files or the tar shards among some names of a folder; None where there are neither.
 
+    Hidden files are left out: macOS puts a `._train.parquet` beside each copy of `train.parquet`.
+
     Raises:
         InputError: There are both, or one cannot be used.
     """
-    tables = [name for name in names if name.endswith(".parquet")]
+    tables = [name for name in names if is_table(name) and not name.startswith(".")]
     shards = [name for name in names if is_tar(name) and not name.startswith(".")]
     if tables and shards:
         raise InputError(
@@ -81,7 +83,10 @@ def _matched(path: Path | str) -> Source | None:
     names = fnmatch.filter(storage.names(), pattern)
     source = open_tables_or_shards(storage, names)
     if source is None:
-        raise InputError(f"input {storage.shown(pattern)} stands for no .tar or .parquet file")
+        raise InputError(
+            f"input {storage.shown(pattern)} stands for no .tar or .parquet file: a pattern names such files; images "
+            "are read from their folder, or a .txt list of them"
+        )
     return source
 
 
@@ -98,6 +103,8 @@ def _open(storage: Storage, name: str) -> Source:
     if posixpath.splitext(name)[1] == ".txt":
         return ListSource(name, storage)
     hint = ": unpack it to a .tar" if name.endswith((".tar.gz", ".tgz", ".tar.zst")) else ""
+    if is_image_name(name):
+        hint = f": name the folder that it lies in, {storage.shown()}"
     raise InputError(
         f"input {storage.shown(name)} is not a folder of images, a .parquet, .tar or .npz file, an IDX image file "
         f"(*-idx3-ubyte[.gz]) or a .txt list of paths{hint}"
@@ -108,20 +115,25 @@ def _open_folder(storage: Storage) -> Source:
     source = open_tables_or_shards(storage, storage.names())
     if source is None:
         return FolderSource(storage)
-    if isinstance(source, TarSource) and len(FolderSource(storage)):
+    if len(FolderSource(storage)):
+        what, pattern = ("tar", "*.tar") if isinstance(source, TarSource) else ("Parquet", "*.parquet")
         raise InputError(
-            f"{storage.shown()} holds images and tar files: name the shards ({storage.shown('*.tar')}), or keep the "
-            "images in a folder of their own"
+            f"{storage.shown()} holds images and {what} files: name the {what} files ({storage.shown(pattern)}), or "
+            "keep the images in a folder of their own"
         )
     return source
 
 
 def _nothing_found(storage: Storage, name: str) -> str:
     shown = storage.shown(name)
-    if name:
+    files = [one for one in storage.names() if not one.endswith("/")] if not name else []
+    if name or any(is_table(one) or is_tar(one) for one in files if not one.startswith(".")):
         return f"input {shown} holds no images (0 rows)"
-    files = [one for one in storage.names() if not one.endswith("/")]
     for what, found in (("IDX", is_idx_images), ("npz", is_npz)):
         if named := [one for one in files if found(one)]:
             return f"input {shown} holds {what} files: name one of them, for example {storage.shown(named[0])}"
+    below = next((one for one, _ in storage.walk() if is_table(one) or is_tar(one)), None)
+    if below is not None:  # as in a copy of a Hugging Face data set, which has them in data/
+        folder, file = posixpath.split(below)
+        return f"input {shown} holds no images itself, but {storage.shown(folder)} holds {file}: name that folder"
     return f"input {shown} holds no images ({' '.join(sorted(IMAGE_SUFFIXES))}) and no .parquet or .tar file"

@@ -30,7 +30,10 @@ def check_columns(path: str, schema: Any) -> None:
     import pyarrow as pa
 
     if IMAGE_COLUMN not in schema.names:
-        raise InputError(f"{path} has no column {IMAGE_COLUMN!r}: it has {', '.join(schema.names) or 'none'}")
+        raise InputError(
+            f"{path} has no column {IMAGE_COLUMN!r}: it has {', '.join(schema.names) or 'none'}; rename the one that "
+            "holds the image files"
+        )
     if twice := [name for name in (IMAGE_COLUMN, LABEL_COLUMN, ID_COLUMN) if schema.names.count(name) > 1]:
         raise InputError(f"{path} has several columns {twice[0]!r}: one is wanted")
     image = schema.field(IMAGE_COLUMN).type
@@ -85,15 +88,30 @@ def check_labels(path: str, labels: Any, names: Sequence[str] | None) -> None:
         )
 
 
+def row_id(stem: str, row: int) -> str:
+    """Returns the id of a row that has none of its own, in the file of that stem."""
+    return f"{stem}/{row:06d}"
+
+
+def filled_ids(ids: Any, stem: str) -> Any:
+    """Returns the column of ids (Arrow) of a file as strings, with `row_id` where there is none."""
+    import pyarrow as pa
+
+    ids = ids.cast(pa.string())
+    if not ids.null_count:
+        return ids
+    filled = [row_id(stem, row) if one is None else one for row, one in enumerate(ids.to_pylist())]
+    return pa.chunked_array([filled], pa.string())
+
+
 def check_ids(columns: Sequence[Any]) -> None:
-    """Raises `InputError` if an id occurs twice in the Arrow columns, which may be of different files."""
+    """Raises `InputError` if an id occurs twice in the columns of `filled_ids`, which may be of different files."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if not columns:
         return
-    chunks = [chunk.cast(pa.string()) for column in columns for chunk in column.chunks]
-    ids = pa.chunked_array(chunks, pa.string()).drop_null()
+    ids = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
     if pc.count_distinct(ids).as_py() == len(ids):
         return
     counts = pc.value_counts(ids)
@@ -109,4 +127,6 @@ def _is_name(kind: Any) -> bool:
 
     if pa.types.is_dictionary(kind):  # a pandas categorical
         kind = kind.value_type
+    if pa.types.is_null(kind):  # what pandas makes of a column in which every value is missing
+        return True
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind))

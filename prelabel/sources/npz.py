@@ -26,6 +26,9 @@ _DAMAGED_HEADER = (ValueError, SyntaxError, tokenize.TokenError)
 _UNREADABLE = (OSError, EOFError, KeyError, RuntimeError, MemoryError, zlib.error, zipfile.BadZipFile, *_DAMAGED_HEADER)
 """What zipfile and NumPy raise over a damaged, encrypted or hostile file."""
 
+_CHECKED_BYTES = 1 << 20
+"""Bytes of the images that are checked at a time."""
+
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -33,10 +36,10 @@ class NpzSource:
     """`images` uint8 [n, h, w] or [n, h, w, c]; `labels` [n] of integers (-1: unknown) or strings; ids as for IDX."""
 
     def __init__(self, path: Path | str, storage: Storage | None = None) -> None:
-        """Reads the headers, and the labels.
+        """Reads the headers, the labels, and once through the images.
 
         Raises:
-            InputError: It is no npz file, or its arrays are not as they have to be.
+            InputError: It is no npz file, its arrays are not as they have to be, or it is damaged.
         """
         self._storage, self._name = (storage, str(path)) if storage else locate(path)
         self._shown = self._storage.shown(self._name)
@@ -49,6 +52,9 @@ class NpzSource:
                 wanted, there = math.prod(self._shape), archive.getinfo(f"{IMAGES}.npy").file_size - file.tell()
                 if wanted != there:
                     raise ValueError(f"the header of {IMAGES!r} says {list(self._shape)}, but {there} bytes follow")
+                # The one checksum is known at the end: damage may unpack to other pixels, and no row says which.
+                while file.read(_CHECKED_BYTES):
+                    pass
             self._labels = self._read_labels(archive) if LABELS in names else None
 
     @contextlib.contextmanager
@@ -57,7 +63,9 @@ class NpzSource:
             with self._storage.open(self._name) as file, zipfile.ZipFile(file) as archive:
                 yield archive
         except _UNREADABLE as error:
-            raise InputError(f"{self._shown} is not a readable npz file: {' '.join(str(error).split())}") from None
+            raise InputError(
+                f"{self._shown} is not a readable npz file: {' '.join(str(error).split())}; save it again"
+            ) from None
 
     def _read_header(self, file: IO[bytes]) -> tuple[int, ...]:
         """Reads up to the first byte of the first image; returns the shape of all."""
@@ -105,34 +113,26 @@ class NpzSource:
         return self._shape[0]
 
     def read(self, start: int, stop: int) -> Iterator[Sample]:
-        """Yields rows start..stop as uint8 [h, w] or [h, w, c]; rows in a damaged part are samples with an error.
+        """Yields rows start..stop as uint8 [h, w] or [h, w, c].
 
         Raises:
-            InputError: The file is gone or changed since it was opened.
+            InputError: The file is gone, changed or was damaged since it was opened.
         """
         row_bytes = math.prod(self._shape[1:])
-        row, stop = start, min(stop, len(self))
         with self._opened() as archive, archive.open(f"{IMAGES}.npy") as file:
             if self._read_header(file) != self._shape:
                 raise InputError(f"{self._shown} was changed while it was read")
-            damage = None
-            try:
-                file.seek(file.tell() + start * row_bytes)
-                while row < stop:
-                    content = file.read(row_bytes)
-                    if len(content) < row_bytes:
-                        raise EOFError("it is cut short")
-                    yield self._sample(row, np.frombuffer(content, np.uint8).reshape(self._shape[1:]))
-                    row += 1
-            except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-                damage = f"{IMAGES!r} is damaged: {' '.join(str(error).split())}"
-        for lost in range(row, stop):
-            yield self._sample(lost, None, damage)
+            file.seek(file.tell() + start * row_bytes)
+            for row in range(start, min(stop, len(self))):
+                content = file.read(row_bytes)
+                if len(content) < row_bytes:
+                    raise EOFError(f"{IMAGES!r} is cut short")
+                yield self._sample(row, np.frombuffer(content, np.uint8).reshape(self._shape[1:]))
 
-    def _sample(self, row: int, pixels: NDArray[np.uint8] | None, error: str | None = None) -> Sample:
+    def _sample(self, row: int, pixels: NDArray[np.uint8]) -> Sample:
         label = None if self._labels is None else str(self._labels[row])
         unlabelled = self._labels is not None and self._labels.dtype.kind == "i" and label == "-1"
-        return Sample(f"{row:06d}", f"{self._shown}#{row}", pixels, None if unlabelled or not label else label, error)
+        return Sample(f"{row:06d}", f"{self._shown}#{row}", pixels, None if unlabelled or not label else label)
 
 
 def is_npz(name: str) -> bool:

@@ -20,7 +20,9 @@ from prelabel.sources.columns import (
     check_ids,
     check_labels,
     class_names,
+    filled_ids,
     readable,
+    row_id,
 )
 from prelabel.storage import Storage, printable
 
@@ -78,7 +80,7 @@ class ParquetSource:
                 if LABEL_COLUMN in columns:
                     check_labels(path, file.read([LABEL_COLUMN])[LABEL_COLUMN], classes)
                 if ID_COLUMN in columns:
-                    ids.append(file.read([ID_COLUMN])[ID_COLUMN])
+                    ids.append(filled_ids(file.read([ID_COLUMN])[ID_COLUMN], _stem(name)))
                 groups = tuple(file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups))
             self._files.append(_File(name, path, size, start, groups, tuple(columns), classes))
             start += sum(groups)
@@ -164,8 +166,17 @@ def _sample(row: dict[str, Any], file: _File, number: int) -> Sample:
     )
 
 
+def is_table(name: str) -> bool:
+    """True for names of Parquet files."""
+    return posixpath.splitext(name)[1].lower() == ".parquet"
+
+
 def _identity(value: Any, file: _File, number: int) -> str:
-    return str(value) if value is not None else f"{printable(posixpath.splitext(file.name)[0])}/{number:06d}"
+    return str(value) if value is not None else row_id(_stem(file.name), number)
+
+
+def _stem(name: str) -> str:
+    return printable(posixpath.splitext(name)[0])
 
 
 def _footer(file: IO[bytes]) -> bytes:

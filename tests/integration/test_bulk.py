@@ -245,7 +245,9 @@ def test_an_interrupted_command_says_so_and_is_taken_up(pile: Path, whole_served
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=60)
         assert process.returncode == 130, errors
-        assert errors.splitlines()[-1].startswith("interrupted; finished files are kept")
+        last = json.loads(errors.splitlines()[-1])
+        assert last["event"] == "interrupted"
+        assert last["text"].startswith("finished files are kept")
         assert "Traceback" not in errors
         server.release()
         served(pile, server.address, output)

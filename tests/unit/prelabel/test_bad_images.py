@@ -44,7 +44,7 @@ FRAMES = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green")]
 CONTENTS: dict[str, tuple[bytes, str | None]] = {
     "16bit.png": (encode(Image.fromarray(np.full((8, 8), 40_000, np.uint16))), None),
     "animated.gif": (encode(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), "2 frames"),
-    "bomb.png": (bomb(), "over the limit of 64000000 pixels"),
+    "bomb.png": (bomb(), "over the limit of 64000000 pixels: Image size ("),
     "cmyk.jpg": (encode(GOOD.convert("CMYK"), "JPEG"), None),
     "empty.png": (b"", "0 bytes"),
     "good.png": (encode(GOOD), None),

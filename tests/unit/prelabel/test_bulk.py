@@ -22,6 +22,7 @@ from prelabel.errors import (
     PrelabelError,
     RemoteError,
     ServerUnavailableError,
+    StorageError,
 )
 from prelabel.feed import Cut, decoded_by_threads, pixel_batches
 from prelabel.images import ImageSpec, Pixels
@@ -187,7 +188,7 @@ def test_a_server_that_goes_away_keeps_what_is_done(tmp_path: Path, kind: type[P
 
 
 def test_an_input_that_cannot_be_read_any_more_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(StorageError, match=r"Input/output error; \d+ of 33 images are done and kept in .*out: run the"):
         bulk(tmp_path / "out", ListSource(33, fail_at=25))
     bulk(tmp_path / "out", ListSource(33))
     check_rows(tmp_path / "out", 33)

@@ -134,6 +134,15 @@ def test_a_directory_without_a_bundle_says_how_to_make_one(tmp_path: Path) -> No
             load_bundle(path)
 
 
+def test_a_run_or_a_file_in_the_place_of_its_bundle_says_so(bundle: Path) -> None:
+    run = bundle.parent / "run"
+    run.mkdir()
+    made = bundle.rename(run / "bundle")
+    for path in (run, made / MODEL_FILE):
+        with pytest.raises(BundleError, match=rf"{path} holds no model bundle .*: is {made} meant\?"):
+            load_bundle(path)
+
+
 def test_a_description_that_cannot_be_read_is_named(bundle: Path) -> None:
     (bundle / BUNDLE_FILE).unlink()
     (bundle / BUNDLE_FILE).mkdir()

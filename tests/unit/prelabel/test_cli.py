@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -139,10 +140,37 @@ def test_error_rows_are_status_3_and_counted(pile: Path, tiny_bundle: Path, caps
     assert bulk(pile, tiny_bundle) == 3
     out = capsys.readouterr().out
     assert f"9 images in {pile.parent / 'out'}, 1 of them with errors" in out
+    assert "\n    1 x not an image in a known format, or cut off in its header\n" in out
     assert "3 files written, 0 were there" in out
     assert "labels: low 8  middle 0  high 0" in out
     assert bulk(pile, tiny_bundle) == 3
     assert "0 files written, 3 were there" in capsys.readouterr().out
+
+
+def test_paths_that_are_not_utf_8_can_be_shown(tmp_path: Path, tiny_bundle: Path) -> None:
+    pile = write_pile(tmp_path / "caf\udce9", 2)
+    command = ["run", "--input", pile, "--model", tiny_bundle, "--output", f"{pile}-out", "--runtime", "onnxruntime"]
+    done = subprocess.run(
+        [sys.executable, "-m", "prelabel", *command, "--progress", "none"],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},  # as in most people's locales
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"2 images in %b/caf\\udce9-out, 0 of them with errors" % os.fsencode(tmp_path) in done.stdout
+
+
+def test_with_progress_as_json_every_line_of_the_error_stream_is_an_object(pile: Path, tiny_bundle: Path) -> None:
+    def events(*changes: object) -> list[dict[str, str]]:
+        command = ["run", "--input", pile, "--model", tiny_bundle, "--output", pile.parent / "out", *changes]
+        words = [sys.executable, "-m", "prelabel", *map(str, command), "--progress", "json"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        return [json.loads(line) for line in done.stderr.splitlines()]
+
+    whole = events()
+    assert (whole[0]["event"], whole[-1]["event"]) == ("log", "summary")  # which engine was chosen
+    refused = {"event": "error", "text": "input nowhere does not exist"}
+    assert events("--input", "nowhere") == [refused]
 
 
 def test_no_error_rows_are_status_0(tmp_path: Path, tiny_bundle: Path) -> None:

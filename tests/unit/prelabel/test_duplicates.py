@@ -173,6 +173,16 @@ def test_a_file_of_somebody_else_is_not_replaced(pile: Path, capsys: pytest.Capt
     assert "there is no folder" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_written_is_named_before_the_work(
+    pile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Not even root may write there.
+    assert run("--input", pile, "--output", "/proc/self/d.parquet") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --output /proc/self/d.parquet: folder /proc/self cannot be written: ")
+    assert "fingerprints" not in error
+
+
 def test_an_earlier_result_is_replaced(pile: Path) -> None:
     output = pile.parent / "out.parquet"
     assert run("--input", pile, "--output", output) == 0

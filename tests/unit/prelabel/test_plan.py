@@ -170,6 +170,8 @@ def test_it_says_why_an_output_directory_cannot_be_used(
     assert "it holds predictions of model" in facts["output"]["obstacle"]
     text = plan_text(capsys, "--input", pile, "--output", tmp_path, "--duplicates", "none")
     assert text["output"][1].startswith("cannot be used: it holds other files (other, out, pile): choose")
+    text = plan_text(capsys, "--input", pile, "--output", pile / "0000.png", "--duplicates", "none")
+    assert text["output"][1].startswith("cannot be used: it is a file")
 
 
 def test_a_server_is_timed_like_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

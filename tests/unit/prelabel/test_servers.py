@@ -49,7 +49,7 @@ def test_a_server_that_was_just_tried_comes_after_the_others() -> None:
     assert not servers.is_one_up([a, b])
 
 
-@pytest.mark.parametrize("addresses", ["a:1,", "a:1,b", ["a:1", ""], ["a:1,b:2"]])
+@pytest.mark.parametrize("addresses", ["a:1,", "a:1,b", "http://a:1", "GRPC://a:1", ["a:1", ""], ["a:1,b:2"]])
 def test_every_address_needs_host_and_port(addresses: str | list[str]) -> None:
     with pytest.raises(InputError, match="HOST:PORT"):
         Servers(addresses, Time().clock)

@@ -1,11 +1,12 @@
 """Folders of images: which files count, in which order, and what cannot be read."""
 
 import os
+import pickle
 from pathlib import Path
 
 import pytest
 
-from prelabel.errors import ImageError, InputError
+from prelabel.errors import ImageError, InputError, StorageError
 from prelabel.images import ImageSpec
 from prelabel.sources import FolderSource, open_source
 
@@ -19,6 +20,24 @@ def fill(root: Path, *names: str) -> Path:
 
 def ids(source: FolderSource) -> list[str]:
     return [sample.id for sample in source.read(0, len(source))]
+
+
+@pytest.mark.parametrize("in_its_place", [False, True])
+def test_a_folder_that_goes_away_ends_the_reading(tmp_path: Path, in_its_place: bool) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        (folder / name).write_bytes(name.encode())
+    source = open_source(folder)
+    (folder / "b.png").unlink()
+    samples = pickle.loads(pickle.dumps(source)).read(0, 3)
+    assert next(samples).content == b"a.png"
+    assert next(samples).error == "cannot be read: No such file or directory"  # one file alone is an error row
+    folder.rename(tmp_path / "elsewhere")
+    if in_its_place:
+        folder.mkdir()  # a mount point whose disk is gone
+    with pytest.raises(StorageError, match="disk is not the one that was listed any more: is its disk mounted"):
+        next(samples)
 
 
 def test_images_come_in_the_order_of_their_paths_and_nothing_else_comes(tmp_path: Path) -> None:

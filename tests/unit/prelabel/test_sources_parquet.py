@@ -87,7 +87,7 @@ def test_wrong_columns_are_named(tmp_path: Path, columns: dict[str, Any], metada
 
 def test_a_missing_image_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:
     path = write(tmp_path / "t.parquet", picture=[b"a"], label=["x"])
-    with pytest.raises(InputError, match="no column 'image': it has picture, label"):
+    with pytest.raises(InputError, match="no column 'image': it has picture, label; rename the one"):
         open_source(path)
 
 
@@ -105,10 +105,46 @@ def test_ids_are_unique_over_all_files(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
+def test_rows_without_an_id_are_numbered_and_unique_too(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.parquet", image=[b"a", b"b", b"c"], id=["x", None, "t/000002"])
+    assert [one.id for one in read(path)] == ["x", "t/000001", "t/000002"]
+    write(path, image=[b"a", b"b", b"c"], id=["t/000001", None, "x"])
+    with pytest.raises(InputError, match="id 't/000001' occurs 2 times"):
+        open_source(path)
+
+
+def test_columns_without_any_value_are_as_good_as_none(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.parquet", image=[b"a", b"b"], id=pa.nulls(2), label=pa.nulls(2))
+    assert [(one.id, one.label) for one in read(path)] == [("t/000000", None), ("t/000001", None)]
+
+
+def test_hidden_files_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "t.parquet", image=[b"a"])
+    (tmp_path / "._t.parquet").write_bytes(b"what macOS knows about t.parquet")
+    assert [one.id for one in read(tmp_path)] == ["t/000000"]
+
+
+def test_images_beside_parquet_files_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    write(tmp_path / "t.parquet", image=[b"a"])
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "b.png").touch()
+    with pytest.raises(InputError, match=r"holds images and Parquet files: name the Parquet files \(.*\*\.parquet\)"):
+        open_source(tmp_path)
+    assert len(open_source(tmp_path / "*.parquet")) == len(open_source(tmp_path / "more")) == 1
+
+
+def test_files_in_a_folder_below_are_named(tmp_path: Path) -> None:
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    write(tmp_path / "set" / "data" / "train-0.parquet", image=[b"a"])
+    with pytest.raises(InputError, match=r"set holds no images itself, but .*data holds train-0.parquet: name that"):
+        open_source(tmp_path / "set")
+
+
 def test_a_file_without_rows_holds_no_images(tmp_path: Path) -> None:
     path = write(tmp_path / "t.parquet", image=pa.array([], pa.binary()))
-    with pytest.raises(InputError, match="holds no images"):
-        open_source(path)
+    for place in (path, tmp_path):
+        with pytest.raises(InputError, match=r"holds no images \(0 rows\)"):
+            open_source(place)
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1 and nothing more PAR1", b"x" * 100])

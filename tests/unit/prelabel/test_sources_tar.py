@@ -242,6 +242,8 @@ def test_mixtures_are_refused_and_not_half_read(tmp_path: Path) -> None:
     assert len(open_source(tmp_path / "*.tar")) == 5
     with pytest.raises(InputError, match=r"x\*\.tar stands for no \.tar or \.parquet file"):
         open_source(tmp_path / "x*.tar")
+    with pytest.raises(InputError, match=r"x\.png is not a folder .*: name the folder that it lies in, .*sub"):
+        open_source(tmp_path / "sub" / "x.png")
     (tmp_path / "a.tar.gz").touch()
     with pytest.raises(InputError, match=r"unpack it to a \.tar"):
         open_source(tmp_path / "a.tar.gz")
