@@ -1,15 +1,14 @@
 """The command line: `prelabel COMMAND`; each command is a file of `prelabel.commands`."""
 
-import functools
+import difflib
 import io
 import logging
-import operator
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 
@@ -49,6 +48,8 @@ class Command:
     """Its first line stands in the list of commands."""
     execute: Callable[[Any], int]
     """Does it and returns the exit status."""
+    resumes: bool = False
+    """Whether the same command again goes on where it was interrupted."""
 
 
 COMMANDS = (
@@ -56,13 +57,13 @@ COMMANDS = (
     Command("labels", labels.Labels, labels.HELP, labels.execute),
     Command("plan", plan.Plan, plan.HELP, plan.execute),
     Command("duplicates", duplicates.Duplicates, duplicates.HELP, duplicates.execute),
-    Command("run", run.Run, run.HELP, run.execute),
+    Command("run", run.Run, run.HELP, run.execute, resumes=True),
     Command("info", info.Info, info.HELP, info.execute),
     Command("sheet", sheet.Sheet, sheet.HELP, sheet.execute),
     Command("audit", audit.Audit, audit.HELP, audit.execute),
     Command("report", report.Report, report.HELP, report.execute),
     Command("convert", convert.Convert, convert.HELP, convert.execute),
-    Command("push", push.Push, push.HELP, push.execute),
+    Command("push", push.Push, push.HELP, push.execute, resumes=True),
     Command("pull", pull.Pull, pull.HELP, pull.execute),
     Command("backend", backend.ServeBackend, backend.HELP, backend.execute),
 )
@@ -98,24 +99,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log = logging.StreamHandler(sys.stderr)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[log])
     as_json = False
-    choices: Any = functools.reduce(
-        operator.or_,
-        (Annotated[one.options, tyro.conf.subcommand(one.name, description=one.help)] for one in COMMANDS),
-    )
+    command = next((one for one in COMMANDS if one.name == words[0]), None)
+    if command is None:
+        near = difflib.get_close_matches(words[0], [one.name for one in COMMANDS], 1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        write_end("error", f"there is no command {words[0]!r}{meant}: `prelabel --help` lists them", as_json=False)
+        return EXIT_ERROR
     try:
-        options = tyro.cli(
-            choices, prog="prelabel", description=DESCRIPTION, args=words, config=(tyro.conf.FlagCreatePairsOff,)
+        options: Any = tyro.cli(
+            command.options,
+            prog=f"prelabel {command.name}",
+            description=command.help,
+            args=words[1:],
+            config=(tyro.conf.FlagCreatePairsOff,),
         )
         as_json = getattr(options, "progress", None) == "json"
         if as_json:
             log.setFormatter(JsonLines())
-        return next(one for one in COMMANDS if isinstance(options, one.options)).execute(options)
+        return command.execute(options)
     except PrelabelError as error:
         write_end("error", str(error), as_json=as_json)
         return EXIT_ERROR
     except KeyboardInterrupt:
-        kept = "finished files are kept, and the same command again goes on behind them"
-        write_end("interrupted", kept, as_json=as_json)
+        kept = "what is finished is kept, and the same command again goes on behind it"
+        write_end("interrupted", kept if command.resumes else "the same command again starts over", as_json=as_json)
         return EXIT_INTERRUPTED
     except OSError as error:  # a full disk, a directory without permission: the user's to mend, no bug of ours
         write_end("error", " ".join(str(error).split()), as_json=as_json)

@@ -31,6 +31,11 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 """File names that count as images, in lower case."""
 
+OTHER_IMAGE_SUFFIXES = frozenset(
+    {".avif", ".dng", ".exr", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".pbm", ".pgm", ".pnm", ".ppm", ".tga"}
+)
+"""File names of images that are not read, in lower case: whoever has some should hear that they are left out."""
+
 
 @dataclass(frozen=True)
 class ImageSpec:

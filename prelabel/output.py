@@ -91,8 +91,9 @@ def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None
         )
     for what, (there, wanted) in differences.items():
         if there != wanted:
+            go_on = f"give --shard-size {there} to go on, " if what == "shards of size" else ""
             raise InputError(
-                f"--output {output.shown()} holds {what} {there}, not {wanted}: choose another directory, "
+                f"--output {output.shown()} holds {what} {there}, not {wanted}: {go_on}choose another directory, "
                 "or start over with --overwrite"
             )
     if MANIFEST_FILE not in names:  # a kill came before it

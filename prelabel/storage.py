@@ -20,7 +20,7 @@ from typing import IO, Literal, Protocol
 from urllib.parse import unquote
 
 from prelabel.errors import InputError, StorageError
-from prelabel.files import write_atomically
+from prelabel.files import make_directory, write_atomically
 
 LOCK_FILE = ".lock"
 """Held by the process that writes a folder."""
@@ -112,11 +112,13 @@ def open_storage(where: str | Path) -> Storage:
     """Opens the folder at a path or URL; it need not exist.
 
     Raises:
-        InputError: The URL is of an unknown kind or holds credentials, or the extra `cloud` is not installed.
+        InputError: It is empty, or a URL of an unknown kind or with credentials, or the extra `cloud` is not installed.
     """
+    url = str(where)
+    if not url:  # not the working directory: somebody's variable is not set
+        raise InputError("a path or URL is empty: give one, or . for the working directory")
     if not is_url(where):
         return LocalStorage(Path(where))
-    url = str(where)
     if _SHORTENED.match(url):  # Path("s3://bucket") is s3:/bucket, and many options are paths
         url = url.replace(":/", ":///" if url.startswith("file:") else "://", 1)
     scheme, _, rest = url.partition("://")
@@ -281,7 +283,7 @@ class LocalStorage:
     def lock(self) -> Iterator[None]:
         """See `Storage`; a killed process lets go by itself."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_directory(self.path)
             descriptor = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise InputError(

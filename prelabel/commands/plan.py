@@ -83,6 +83,9 @@ class Plan:
         for name in ("shard_size", "sample"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} is not usable: 1 or more is wanted")
+        for name in ("seed", "threads"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name} {getattr(self, name)} is not usable: 0 or more is wanted")
         if self.server is not None and self.model is not None:
             raise InputError("give --server HOST:PORT or --model BUNDLE, not both")
 
@@ -161,9 +164,11 @@ def _next_command(options: Plan, output: OutputFacts | None) -> str:
         words += ["--server", options.server]
     else:
         words += ["--model", str(options.model) if options.model is not None else "BUNDLE"]
-    words += ["--output", options.output or "predictions"]
-    if options.shard_size != BulkConfig.shard_size:
-        words += ["--shard-size", str(options.shard_size)]
+    there = None if output is None else output.shard_size_there
+    refused = output is not None and output.obstacle is not None and there is None
+    words += ["--output", "ANOTHER_DIRECTORY" if refused else options.output or "predictions"]
+    if (shard_size := there or options.shard_size) != BulkConfig.shard_size:
+        words += ["--shard-size", str(shard_size)]
     for name in ("device", "runtime", "precision"):
         if options.model is not None and getattr(options, name) != "auto":
             words += [f"--{name}", getattr(options, name)]

@@ -76,6 +76,11 @@ class Run:
     progress: ProgressMode = "auto"
     """How progress is shown on the error stream: for people, as JSON lines, or not at all."""
 
+    def __post_init__(self) -> None:
+        for name in ("retry_for_s", "threads"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} is not usable: 0 or more is wanted")
+
 
 def execute(options: Run) -> int:
     """Does `prelabel run`."""

@@ -72,6 +72,8 @@ class OutputFacts:
     """Size of the missing files, estimated; None without a model."""
     obstacle: str | None
     """Why a run cannot go on in this directory."""
+    shard_size_there: int | None
+    """Images per file with which it could, where these are all that is in the way."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def output_facts(
     kind = output.kind()
     names = set(output.names()) if kind == "folder" else set()
     run = read_run(output) if names else None
-    obstacle, done, missing = None, 0, len(source)
+    obstacle, shard_size_there, done, missing = None, None, 0, len(source)
     if kind == "file":
         obstacle = "it is a file: choose a directory"
     if run is None:
@@ -175,6 +177,7 @@ def output_facts(
             obstacle = f"it holds predictions of model {run.model_id}"
         elif run.shard_size != shard_size:
             obstacle = f"it holds shards of size {run.shard_size}: give --shard-size {run.shard_size}"
+            shard_size_there = run.shard_size
     if run is not None and obstacle is None:
         for shard in range(math.ceil(len(source) / shard_size)):
             rows = min(shard_size, len(source) - shard * shard_size)
@@ -188,6 +191,7 @@ def output_facts(
         images_to_do=missing,
         bytes_to_write=None if row_bytes is None else round(row_bytes * missing),
         obstacle=obstacle,
+        shard_size_there=shard_size_there,
     )
 
 

@@ -4,6 +4,7 @@
 """
 
 import fnmatch
+import logging
 import posixpath
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from prelabel.sources.listing import ListSource
 from prelabel.sources.npz import NpzSource, is_npz
 from prelabel.sources.parquet import ParquetSource, is_table
 from prelabel.sources.tar import TarSource, is_tar
-from prelabel.storage import Storage, locate, open_storage
+from prelabel.storage import Storage, locate, open_storage, printable
 
 __all__ = [
     "FolderSource",
@@ -35,6 +36,8 @@ __all__ = [
     "section",
 ]
 
+logger = logging.getLogger(__name__)
+
 _PATTERN_SIGNS = frozenset("*?[")
 
 
@@ -50,6 +53,10 @@ def open_source(path: Path | str) -> Source:
     """
     matched = _matched(path)
     source = _open(*locate(path)) if matched is None else matched
+    if isinstance(source, FolderSource) and source.left_out:
+        endings = ", ".join(f"{count:,} {ending}" for ending, count in source.left_out.most_common())
+        shown = printable(str(path))
+        logger.warning("left out of %s, since they are not read: %s; convert them to .png or .jpg", shown, endings)
     if not len(source):
         raise InputError(_nothing_found(*open_storage(path).split() if matched is not None else locate(path)))
     return source

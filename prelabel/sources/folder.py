@@ -4,11 +4,12 @@ import copy
 import hashlib
 import posixpath
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prelabel.errors import InputError
-from prelabel.images import IMAGE_SUFFIXES
+from prelabel.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from prelabel.sources.base import Sample
 from prelabel.sources.names import Names, first_twice
 from prelabel.storage import Storage, open_storage, printable
@@ -35,11 +36,17 @@ class FolderSource:
         self._sizes = array("q")
         self._start = 0
         """Position of the first image that this source holds: not 0 in a section."""
+        self.left_out: Counter[str] = Counter()
+        """Ending of image files that are not read -> files."""
         for name, size in self._storage.walk():
-            if is_image_name(name) and (not only or name.split("/")[0] in only):
+            if only and name.split("/")[0] not in only:
+                continue
+            if is_image_name(name):
                 self._names.append(name)
                 if size is not None:
                     self._sizes.append(size)
+            elif (suffix := posixpath.splitext(name)[1].lower()) in OTHER_IMAGE_SUFFIXES:
+                self.left_out[suffix] += 1
         if twice := first_twice(self._names, ((name, printable(name)) for name in self._names if not _is_utf8(name))):
             raise InputError(f"two files below {self._storage.shown()} are both shown as {twice!r}: rename one of them")
 

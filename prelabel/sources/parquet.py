@@ -154,6 +154,12 @@ def _read_group(opened: Any, file: _File, group: int, group_start: int, low: int
 def _sample(row: dict[str, Any], file: _File, number: int) -> Sample:
     image = row[IMAGE_COLUMN]
     content = image["bytes"] if isinstance(image, dict) else image
+    error = None
+    if content is None:
+        named = isinstance(image, dict) and image.get("path")
+        error = "the row holds no image bytes" + (
+            f", only a path ({named!r}): list such paths in a .txt" if named else ""
+        )
     label = row.get(LABEL_COLUMN)
     if isinstance(label, int):
         label = None if label == UNLABELLED else file.class_names[label] if file.class_names else str(label)
@@ -162,7 +168,7 @@ def _sample(row: dict[str, Any], file: _File, number: int) -> Sample:
         path=f"{file.path}#{number}",
         content=content,
         label=label,
-        error=None if content is not None else "the row holds no image bytes",
+        error=error,
     )
 
 

@@ -24,6 +24,9 @@ MAX_TEXT_LABEL = 100
 
 _NO_LABEL = -1
 
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+"""First bytes of files that are packed as a whole, in which no image has a place of its own."""
+
 
 @dataclass
 class _Shard:
@@ -92,6 +95,10 @@ class TarSource:
         try:
             shard = _Shard(name, self._storage.size_bytes(name), start)
             with self._storage.open(name) as file:
+                first = file.read(max(map(len, _COMPRESSED)))
+                if packed := next((how for start, how in _COMPRESSED.items() if first.startswith(start)), None):
+                    raise InputError(f"{self._storage.shown(name)} is packed by {packed}: unpack it to a plain .tar")
+                file.seek(0)
                 for entry in index(file, shard.size, damage):
                     shard.add(entry)
         except OSError as error:

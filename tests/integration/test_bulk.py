@@ -247,7 +247,7 @@ def test_an_interrupted_command_says_so_and_is_taken_up(pile: Path, whole_served
         assert process.returncode == 130, errors
         last = json.loads(errors.splitlines()[-1])
         assert last["event"] == "interrupted"
-        assert last["text"].startswith("finished files are kept")
+        assert last["text"].startswith("what is finished is kept")
         assert "Traceback" not in errors
         server.release()
         served(pile, server.address, output)

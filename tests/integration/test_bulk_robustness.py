@@ -231,8 +231,10 @@ def test_rows_are_on_the_disk_before_their_name_and_before_their_statistics(
 
     monkeypatch.setattr(os, "fsync", noting_fsync)
     monkeypatch.setattr(os, "replace", noting_replace)
-    run(pile, tiny_bundle, tmp_path / "out", shard_size=COUNT)
-    rows, statistics = (next((tmp_path / "out").glob(pattern)).name for pattern in ("part-*", "_part-*"))
+    run(pile, tiny_bundle, tmp_path / "new" / "out", shard_size=COUNT)
+    # The folder that is written into is in a new one: files in folders without a name would be lost.
+    assert {("synced", tmp_path.name), ("synced", "new")} <= set(steps)
+    rows, statistics = (next((tmp_path / "new" / "out").glob(pattern)).name for pattern in ("part-*", "_part-*"))
     of_the_shard = [(step, re.sub(r"\.\w+\.tmp$", "", name.strip("."))) for step, name in steps]
     start = of_the_shard.index(("synced", rows))
     assert of_the_shard[start : start + 6] == [

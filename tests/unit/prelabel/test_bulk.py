@@ -260,7 +260,7 @@ def test_overwrite_starts_over(tmp_path: Path) -> None:
     [
         (ListSource(25), ListPredictor(ListModel("model-2")), {}, "predictions of model model-1, not model-2"),
         (ListSource(26, manifest_hash="new"), ListPredictor(), {}, r"pile as it was \(25 .* as it is now \(26 images"),
-        (ListSource(25), ListPredictor(), {"shard_size": 20}, "shards of size 10, not 20"),
+        (ListSource(25), ListPredictor(), {"shard_size": 20}, "10, not 20: give --shard-size 10 to go on"),
     ],
 )  # fmt: skip
 def test_an_output_of_something_else_is_refused_and_left_alone(

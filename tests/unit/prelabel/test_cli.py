@@ -128,12 +128,46 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"prelabel {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [["walk"], ["run", "--input", "x"], ["info"], ["run", "--speed", "9"]])
+@pytest.mark.parametrize("arguments", [["run", "--input", "x"], ["info"], ["run", "--speed", "9"]])
 def test_wrong_usage_is_status_2(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         run(*arguments)
     assert exit_info.value.code == 2
     assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("rnu", "run"), ("duplicate", "duplicates"), ("walk", None), ("--x", None)]
+)
+def test_an_unknown_command_is_one_line_with_the_nearest_one(
+    word: str, meant: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(word, "--input", "x") == exits.EXIT_ERROR
+    line = error_line(capsys)
+    assert f"there is no command {word!r}" in line
+    assert (f"did you mean {meant!r}?" if meant else "`prelabel --help` lists them") in line
+
+
+def test_a_typo_in_an_option_is_answered_from_this_command_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("run", "--input", "x", "--output", "y", "--devcie", "cpu")
+    text = capsys.readouterr().err
+    assert "--device {auto,cuda,cpu}" in text
+    assert "prelabel plan" not in text
+
+
+@pytest.mark.parametrize(("name", "goes_on"), [("run", True), ("duplicates", False)])
+def test_only_what_resumes_promises_to_go_on_after_an_interrupt(
+    name: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "COMMANDS", [dataclasses.replace(one, execute=interrupted) for one in cli.COMMANDS])
+    assert run(name, "--input", "x", "--output", "y") == exits.EXIT_INTERRUPTED
+    line = capsys.readouterr().err
+    assert line.startswith("interrupted")
+    assert ("the same command again goes on" in line) == goes_on
 
 
 def test_error_rows_are_status_3_and_counted(pile: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,6 +218,10 @@ def test_no_error_rows_are_status_0(tmp_path: Path, tiny_bundle: Path) -> None:
         (["--model", "nowhere"], "nowhere holds no model bundle"),
         (["--server", "127.0.0.1:1"], "give either --server HOST:PORT or --model BUNDLE"),
         (["--limit", "0"], "--limit 0 is not usable"),
+        (["--threads", "-1"], "--threads -1 is not usable: 0 or more is wanted"),
+        (["--retry-for-s", "-1"], "--retry-for-s -1.0 is not usable: 0 or more is wanted"),
+        (["--input", ""], "a path or URL is empty"),
+        (["--output", ""], "a path or URL is empty"),
         (["--actors", "2"], "are of --runner ray"),
         (["--runner", "ray", "--actors", "0"], "--actors 0 is not usable"),
         (["--runner", "ray", "--num-gpus-per-actor", "2"], "--num-gpus-per-actor 2.0 is not usable"),

@@ -159,10 +159,14 @@ def test_it_says_why_an_output_directory_cannot_be_used(
     made = ("--input", pile, "--model", tiny_bundle, "--output", output, *CPU)
     assert run("run", *made, "--shard-size", 2, "--progress", "none") == 0
     capsys.readouterr()
-    assert "give --shard-size 2" in plan(capsys, *made)["output"]["obstacle"]
+    facts = plan(capsys, *made)
+    assert "give --shard-size 2" in facts["output"]["obstacle"]
+    assert run(*shlex.split(facts["next_command"])[1:], "--progress", "none") == 0
+    assert "0 files written, 2 were there" in capsys.readouterr().out
     (pile / "new.png").write_bytes((pile / "0000.png").read_bytes())
     facts = plan(capsys, *made, "--shard-size", 2)
     assert "of another or a changed input" in facts["output"]["obstacle"]
+    assert "--output ANOTHER_DIRECTORY" in facts["next_command"]
     assert facts["output"]["shards_done"] == 0
     (pile / "new.png").unlink()
     other = write_tiny_bundle(tmp_path / "other", name="other")
@@ -288,6 +292,8 @@ def test_duplicates_in_a_sample_of_blocks(
         (["--input", "nowhere"], "input nowhere does not exist"),
         (["--sample", "0"], "--sample 0 is not usable"),
         (["--shard-size", "0"], "--shard-size 0 is not usable"),
+        (["--seed", "-1"], "--seed -1 is not usable: 0 or more is wanted"),
+        (["--threads", "-1"], "--threads -1 is not usable: 0 or more is wanted"),
         (["--model", "x", "--server", "y:1"], "give --server HOST:PORT or --model BUNDLE, not both"),
         (["--model", "nowhere"], "nowhere holds no model bundle"),
     ],

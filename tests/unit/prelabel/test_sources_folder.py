@@ -49,6 +49,20 @@ def test_images_come_in_the_order_of_their_paths_and_nothing_else_comes(tmp_path
     assert samples[0].path == str(tmp_path / "a.tiff")
 
 
+def test_images_of_formats_that_are_not_read_are_counted_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(tmp_path, "a.png", "b.HEIC", "c/d.heic", "e.jp2", "notes.txt", ".f.heic")
+    assert ids(FolderSource(tmp_path)) == ["a.png"]
+    open_source(tmp_path)
+    assert caplog.messages == [
+        f"left out of {tmp_path}, since they are not read: 2 .heic, 1 .jp2; convert them to .png or .jpg"
+    ]
+    caplog.clear()
+    open_source(fill(tmp_path / "usual", "a.png", "a.json", "b"))
+    assert not caplog.messages
+
+
 def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
     fill(tmp_path, "a.png", ".a.png", ".ipynb_checkpoints/a.png", "b/.git/c.png")
     assert ids(FolderSource(tmp_path)) == ["a.png"]

@@ -49,7 +49,11 @@ def test_the_hugging_face_struct_with_class_names(tmp_path: Path) -> None:
     samples = read(path)
     assert [one.id for one in samples] == ["t/000000", "t/000001", "t/000002"]
     assert [one.label for one in samples] == ["dog", "cat", None]
-    assert [one.error for one in samples] == [None, "the row holds no image bytes", "the row holds no image bytes"]
+    assert [one.error for one in samples] == [
+        None,
+        "the row holds no image bytes, only a path ('b.png'): list such paths in a .txt",
+        "the row holds no image bytes",
+    ]
 
 
 def test_kinds_of_labels(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """WebDataset shards: what belongs together, where labels come from, and that a damaged tar loses nothing in silence."""
 
+import gzip
 import io
+import lzma
 import pickle
 import tarfile
 from pathlib import Path
@@ -227,6 +229,16 @@ def test_the_manifest_changes_with_names_places_and_sizes(tmp_path: Path) -> Non
     (tmp_path / "moved" / "t.tar").write_bytes(path.read_bytes())
     assert open_source(path).manifest_hash == open_source(tmp_path / "moved" / "t.tar").manifest_hash
     assert list(open_source(path).entries()) == [("t.tar", path.stat().st_size)]
+
+
+@pytest.mark.parametrize(
+    ("content", "how"),
+    [(gzip.compress(b"x"), "gzip"), (lzma.compress(b"x"), "xz"), (b"\x28\xb5\x2f\xfd\x00", "zstd")],
+)
+def test_a_packed_tar_under_a_plain_name_says_so(tmp_path: Path, content: bytes, how: str) -> None:
+    (tmp_path / "t.tar").write_bytes(content)
+    with pytest.raises(InputError, match=rf"t\.tar is packed by {how}: unpack it to a plain \.tar"):
+        open_source(tmp_path / "t.tar")
 
 
 def test_mixtures_are_refused_and_not_half_read(tmp_path: Path) -> None:
