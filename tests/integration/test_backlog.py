@@ -6,7 +6,8 @@ import socket
 import struct
 
 from support.engines import EchoEngine
-from support.scrape import request, serving
+from support.inside import request
+from support.scrape import serving
 
 CALLS_OF_A_CONNECTION = 1000
 CONNECTIONS = 5
