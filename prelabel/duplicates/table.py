@@ -17,6 +17,7 @@ from prelabel.duplicates.fingerprints import Fingerprints
 from prelabel.duplicates.groups import Groups
 from prelabel.errors import InputError
 from prelabel.files import write_atomically
+from prelabel.reading import readable_parquet
 from prelabel.table import METADATA_KEY, require_pyarrow
 
 KIND = "duplicates"
@@ -75,14 +76,12 @@ def read_duplicates(path: Path) -> tuple[Any, DuplicatesInfo]:
         InputError: pyarrow is missing, or the file cannot be read, or is none of `prelabel duplicates`.
     """
     pa = require_pyarrow()
+    with readable_parquet(str(path)), pa.parquet.ParquetFile(path) as file:
+        table = file.read()
     try:
-        with pa.parquet.ParquetFile(path) as file:
-            table = file.read()
         fields = json.loads(table.schema.metadata[METADATA_KEY])
         if fields["kind"] != KIND:
             raise KeyError
         return table, DuplicatesInfo(**fields)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is not a readable Parquet file: {' '.join(str(error).split())}") from None
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path} is no file of duplicates: make one with `prelabel duplicates`") from None

@@ -18,6 +18,7 @@ from prelabel.client import PrelabelClient
 from prelabel.errors import InputError
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
+from scripts.soak.http2 import GOAWAY, PING, PREFACE, SETTINGS, frame
 from support.guarded import connect
 from support.servers import RunningServer, run_server
 
@@ -112,14 +113,6 @@ def test_connections_are_bounded_and_their_places_come_back(limited: RunningServ
         client.model()
 
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-SETTINGS, PING, GOAWAY = 4, 6, 7
-
-
-def frame(kind: int, payload: bytes = b"", flags: int = 0) -> bytes:
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + bytes(4) + payload
-
-
 def read_frame(stream: io.BufferedReader) -> tuple[int, bytes]:
     head = stream.read(9)
     assert len(head) == 9, "the server closed the connection without a word"
@@ -129,13 +122,13 @@ def read_frame(stream: io.BufferedReader) -> tuple[int, bytes]:
 def test_http2_settings_and_pings(limited: RunningServer) -> None:
     host, _, port = limited.address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection, connection.makefile("rb") as stream:
-        connection.sendall(PREFACE + frame(SETTINGS))
+        connection.sendall(PREFACE + frame(SETTINGS, 0, 0, b""))
         kind, payload = read_frame(stream)
         assert kind == SETTINGS
         settings = dict(struct.iter_unpack(">HI", payload))
         assert settings[3] == 1000  # MAX_CONCURRENT_STREAMS
         assert settings[6] == 8 << 10  # MAX_HEADER_LIST_SIZE
-        connection.sendall(b"".join(frame(PING, struct.pack(">Q", number)) for number in range(6)))
+        connection.sendall(b"".join(frame(PING, 0, 0, struct.pack(">Q", number)) for number in range(6)))
         while kind != GOAWAY:
             kind, payload = read_frame(stream)
         assert payload[4:8] == bytes([0, 0, 0, 0x0B])  # ENHANCE_YOUR_CALM
