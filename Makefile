@@ -144,7 +144,7 @@ bench-serving: setup ## measure the server against its engine, the transport and
 bench-bulk: setup ## measure bulk work end to end beside decoding alone and inference alone; the machine must be free
 	$(PY) -m scripts.bench_bulk $(ARGS)
 
-docs: setup ## render the measured figures into README.md and docs/quality.md
+docs: setup ## render the measured figures into README.md and docs/*.md
 	$(PY) -m scripts.render
 
 clean: ## remove environments, caches and generated code caches; runs/ stays

@@ -7,6 +7,7 @@ import sys
 import tyro
 
 from export.config import Options
+from prelabel.commands.exits import report_error
 from prelabel.errors import PrelabelError
 
 
@@ -21,12 +22,8 @@ def main() -> int:
         from export.publish import export_run
 
         directory, bundle = export_run(options)
-    except PrelabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, a folder without permission: the user's to mend, no bug of ours
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except (PrelabelError, OSError) as error:
+        return report_error(error)
     parity = bundle.parity
     print(f"bundle {directory}: model {bundle.model_id}, {len(bundle.classes)} classes, opset {bundle.opset}")
     print(

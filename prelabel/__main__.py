@@ -28,7 +28,7 @@ from prelabel.commands import (
     select,
     sheet,
 )
-from prelabel.commands.exits import EXIT_ERROR, EXIT_INTERRUPTED
+from prelabel.commands.exits import EXIT_ERROR, EXIT_INTERRUPTED, report_error
 from prelabel.errors import PrelabelError
 from prelabel.progress import JsonLines, write_end
 
@@ -117,16 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if as_json:
             log.setFormatter(JsonLines())
         return command.execute(options)
-    except PrelabelError as error:
-        write_end("error", str(error), as_json=as_json)
-        return EXIT_ERROR
+    except (PrelabelError, OSError) as error:
+        return report_error(error, as_json=as_json)
     except KeyboardInterrupt:
         kept = "what is finished is kept, and the same command again goes on behind it"
         write_end("interrupted", kept if command.resumes else "the same command again starts over", as_json=as_json)
         return EXIT_INTERRUPTED
-    except OSError as error:  # a full disk, a directory without permission: the user's to mend, no bug of ours
-        write_end("error", " ".join(str(error).split()), as_json=as_json)
-        return EXIT_ERROR
 
 
 if __name__ == "__main__":

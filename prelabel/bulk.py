@@ -14,8 +14,9 @@ from pathlib import Path
 
 from prelabel.engine_base import usable_cores
 from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError, StorageError, WorkerError
-from prelabel.label import Model, Predictor, Work, label_shards
+from prelabel.label import Predictor, Work, label_shards
 from prelabel.output import SUMMARY_FILE, claim, finished_shards, write_text
+from prelabel.predictions import Model
 from prelabel.progress import Progress, ProgressMode, write_summary
 from prelabel.shards import Counts, Run, ShardStatistics
 from prelabel.sources import IdxSource, NpzSource, Source

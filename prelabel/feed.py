@@ -3,9 +3,7 @@
 Threads of this process decode, or other processes (`prelabel.decoders`); the batches are the same.
 """
 
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,6 +11,7 @@ import numpy as np
 
 from prelabel.errors import ImageError, InputError
 from prelabel.images import ImageSpec, Pixels, fit_pixels
+from prelabel.lookahead import map_ahead
 from prelabel.shards import neighbours
 from prelabel.sources import PixelSource, Sample, Source
 
@@ -64,20 +63,7 @@ def decoded_by_threads(
     Raises:
         InputError: The source changed while it was read, or cannot be read any more.
     """
-    # Two batches per thread: one in work, one ready when it is asked for. More would only cost memory.
-    ahead = 2 * threads
-    waiting: deque[Future[Decoded]] = deque()
-    with ThreadPoolExecutor(threads, "decode") as pool:
-        try:
-            for shard, samples in _read(source, missing, cut):
-                waiting.append(pool.submit(_decode, shard, samples, cut.spec))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    return map_ahead(lambda batch: _decode(*batch, cut.spec), _read(source, missing, cut), threads)
 
 
 def decoded_here(source: Source, missing: Sequence[range], cut: Cut) -> Iterator[Decoded]:

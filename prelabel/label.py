@@ -18,39 +18,17 @@ from prelabel.decoders import decoded_by_processes
 from prelabel.engine_base import usable_cores
 from prelabel.errors import RemoteError
 from prelabel.feed import Batch, Cut, Decoded, decoded_by_threads, pixel_batches
-from prelabel.images import ImageSpec, Pixels
+from prelabel.images import Pixels
 from prelabel.output import save_shard
-from prelabel.predictions import PredictionBatch, without
+from prelabel.predictions import Model, PredictionBatch, without
 from prelabel.shards import Run, ShardStatistics
 from prelabel.sources import PixelSource, Source
 from prelabel.storage import Storage
 
 MAX_BATCH_BYTES = 16 << 20
 """Pixels in one batch: large images make smaller batches, far below the largest message that a server takes."""
-
-
 WRITES_WAITING = 2
 """Finished shards that are being written or wait for it; more would only cost memory."""
-
-
-class Model(Protocol):
-    """What bulk work needs to know of a model."""
-
-    @property
-    def model_id(self) -> str:
-        """Identity of the model."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """K class names in label order."""
-
-    @property
-    def input(self) -> ImageSpec:
-        """What one image has to be."""
-
-    @property
-    def max_request_images(self) -> int:
-        """Most images in one batch."""
 
 
 class Predictor(Protocol):

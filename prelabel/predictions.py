@@ -2,16 +2,38 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from prelabel.images import ImageSpec
 
 Priority = Literal["interactive", "bulk"]
 """Who waits for an answer: a person, or a program that works through a pile."""
 
 FAILED_LABEL = -1
 """Label index of an item that has an error instead of a prediction."""
+
+
+class Model(Protocol):
+    """What callers need to know of a model: a server's, or one of an engine in this process."""
+
+    @property
+    def model_id(self) -> str:
+        """Identity of the model."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """K class names in label order."""
+
+    @property
+    def input(self) -> ImageSpec:
+        """What one image has to be."""
+
+    @property
+    def max_request_images(self) -> int:
+        """Most images in one request or batch."""
 
 
 @dataclass(frozen=True)

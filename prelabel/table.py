@@ -20,6 +20,7 @@ import numpy as np
 
 from prelabel.errors import InputError
 from prelabel.predictions import PredictionBatch
+from prelabel.reading import readable, readable_parquet
 from prelabel.storage import LocalStorage, Storage, open_storage
 
 METADATA_KEY = b"prelabel"
@@ -164,25 +165,17 @@ def read_columns(storage: Storage, name: str, columns: list[str] | None) -> tupl
     pa = require_pyarrow()
     with _opened(storage, name) as file:
         info, _ = _info_of(file, storage, name)
-        try:
+        with readable(f"{storage.shown(name)} is damaged", OSError, pa.ArrowException, fix="delete it and run again"):
             return info, file.read(columns)
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(
-                f"{storage.shown(name)} is damaged: {' '.join(str(error).split())}; delete it and run again"
-            ) from None
 
 
 @contextlib.contextmanager
 def _opened(storage: Storage, name: str) -> Iterator[Any]:
     pa = require_pyarrow()
     with contextlib.ExitStack() as stack:
-        try:
+        with readable_parquet(storage.shown(name)):
             # Not read_table: it takes folder names such as `set=1` for columns.
             file = stack.enter_context(pa.parquet.ParquetFile(stack.enter_context(storage.open(name))))
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(
-                f"{storage.shown(name)} is not a readable Parquet file: {' '.join(str(error).split())}"
-            ) from None
         yield file
 
 
@@ -217,17 +210,7 @@ def ordered_files(directory: Path) -> list[Path]:
     known = sorted(((*read_info(path), path) for path in paths), key=lambda entry: entry[0].shard)
     first, expected_start = known[0][0], 0
     for info, rows, path in known:
-        for name in ("model_id", "classes", "manifest_hash"):
-            if getattr(info, name) != getattr(first, name):
-                raise InputError(
-                    f"{path} does not belong to {known[0][2].name}: its {name} is {getattr(info, name)}, "
-                    f"not {getattr(first, name)}; keep the outputs of different runs in different directories"
-                )
-        if info.start != expected_start:
-            raise InputError(
-                f"{directory} has a gap or an overlap before {path.name}: it starts at row {info.start}, "
-                f"wanted is {expected_start}; run `prelabel run` with the same options again"
-            )
+        _check_next(info, directory, path.name, first, known[0][2].name, expected_start)
         expected_start += rows
     return [path for _, _, path in known]
 
@@ -262,19 +245,26 @@ def prediction_tables(directory: str | Path, columns: list[str] | None = None) -
         info, table = read_columns(storage, name, columns)
         if first is None:
             first, metadata = info, table.schema.metadata  # that of the first shard, which starts the whole
-        for field in ("model_id", "classes", "manifest_hash"):
-            if getattr(info, field) != getattr(first, field):
-                raise InputError(
-                    f"{storage.shown(name)} does not belong to {names[0]}: its {field} is {getattr(info, field)}, "
-                    f"not {getattr(first, field)}; keep the outputs of different runs in different directories"
-                )
-        if info.start != expected_start:
-            raise InputError(
-                f"{directory} has a gap or an overlap before {name}: it starts at row {info.start}, "
-                f"wanted is {expected_start}; run `prelabel run` with the same options again"
-            )
+        _check_next(info, directory, name, first, names[0], expected_start)
         expected_start += table.num_rows
         yield table.replace_schema_metadata(metadata)
+
+
+def _check_next(
+    info: ShardInfo, directory: str | Path, name: str, first: ShardInfo, first_name: str, expected_start: int
+) -> None:
+    """Raises `InputError` unless a file goes on at the row where the one before it ended, in the run of the first."""
+    for field in ("model_id", "classes", "manifest_hash"):
+        if getattr(info, field) != getattr(first, field):
+            raise InputError(
+                f"{directory}/{name} does not belong to {first_name}: its {field} is {getattr(info, field)}, "
+                f"not {getattr(first, field)}; keep the outputs of different runs in different directories"
+            )
+    if info.start != expected_start:
+        raise InputError(
+            f"{directory} has a gap or an overlap before {name}: it starts at row {info.start}, "
+            f"wanted is {expected_start}; run `prelabel run` with the same options again"
+        )
 
 
 def holds_predictions(directory: str | Path) -> bool:

@@ -27,7 +27,7 @@ from prelabel.bundle import load_bundle
 from prelabel.errors import InputError
 from prelabel.files import write_text_atomically
 from prelabel.sources import IdxSource
-from scripts.bench_serving import server
+from scripts.bench_processes import server
 from scripts.provenance import provenance
 
 COMMAND = "make bench-bulk"

@@ -21,7 +21,8 @@ from prelabel.client import PrelabelClient
 from prelabel.embedded import EmbeddedPredictor, load_predictor
 from prelabel.engine_choice import way_of
 from prelabel.images import Pixels
-from prelabel.label import Model, Predictor, Work, decoded, label_shards
+from prelabel.label import Predictor, Work, decoded, label_shards
+from prelabel.predictions import Model
 from prelabel.ray_runner import ClusterOptions, ray_runner
 from prelabel.ray_worker import ClusterModel
 from prelabel.shards import Run, ShardStatistics

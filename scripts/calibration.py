@@ -26,12 +26,10 @@ from numpy.typing import NDArray
 
 from prelabel.calibration import (
     BINS,
-    apply_temperature,
     auroc,
     brier_score,
     entropy,
     expected_calibration_error,
-    fit_temperature,
     negative_log_likelihood,
     reliability_bins,
 )
@@ -40,6 +38,7 @@ from prelabel.errors import InputError, PrelabelError
 from prelabel.files import write_text_atomically
 from prelabel.images import Pixels
 from prelabel.predictions import PredictionBatch
+from prelabel.temperature import apply_temperature, fit_temperature
 from scripts.calibration_page import Run, plot_ood, plot_reliability
 from scripts.provenance import provenance
 from training.dataset import Evaluation, find_splits, load_dataset, load_test

@@ -1,4 +1,4 @@
-"""The measured blocks of docs/quality.md, and its pictures, from docs/results/{quality,other_data,speed}.json."""
+"""The blocks and pictures of docs/quality.md that come from docs/results/quality.json."""
 
 import statistics
 from collections.abc import Callable

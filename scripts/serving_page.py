@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scripts.bench_serving import BULK, CONNECTIONS, SINGLES_IN_FLIGHT
+from scripts.bench_processes import BULK
+from scripts.bench_serving import CONNECTIONS, SINGLES_IN_FLIGHT
 
 Row = dict[str, Any]
 Content = dict[str, Any]

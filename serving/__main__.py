@@ -8,6 +8,7 @@ from collections.abc import Sequence
 # gRPC's C core would repeat our errors on stderr in its own words. Must be set before grpc is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
+from prelabel.commands.exits import report_error
 from prelabel.errors import InputError, PrelabelError
 from prelabel.files import write_text_atomically
 from serving import logs, process
@@ -62,12 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from serving.supervisor import Supervisor
 
         return process.run(Supervisor(config).run())
-    except PrelabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, a folder without permission: the user's to mend, no bug of ours
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except (PrelabelError, OSError) as error:
+        return report_error(error)
 
 
 def _prepare_port_file(config: Config) -> None:

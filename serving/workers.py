@@ -24,7 +24,8 @@ def give_way() -> None:
     The event loop feeds these threads and answers people: where cores are short, it goes first.
     """
     with contextlib.suppress(AttributeError, OSError):  # not Linux, or not allowed
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
 async def in_a_thread_that_gives_way(work: Callable[[], ResultT]) -> ResultT:

@@ -7,6 +7,7 @@ import sys
 
 import tyro
 
+from prelabel.commands.exits import report_error
 from prelabel.errors import PrelabelError
 from training.config import Options, Resume
 
@@ -29,12 +30,8 @@ def main() -> int:
         if resume:
             options = dataclasses.replace(options_of(resume.run, resume.data), progress=resume.progress)
         summary = train(options)
-    except PrelabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, a folder without permission: the user's to mend, no bug of ours
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except (PrelabelError, OSError) as error:
+        return report_error(error)
     except KeyboardInterrupt:
         print(f"interrupted: go on with `python -m training resume {options.output}`", file=sys.stderr)
         return 130

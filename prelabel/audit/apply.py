@@ -17,9 +17,9 @@ from prelabel.audit.lanes import LANES, Lanes, assign, uncertainty, write_lanes
 from prelabel.audit.pile import Pile, probabilities_at, read_pile
 from prelabel.audit.plan import Plan, other_draws, read_plan
 from prelabel.audit.suspects import Kind, SuspectConfig, Suspects, find_suspects, mark_answers
-from prelabel.calibration import fit_temperature
 from prelabel.errors import InputError
 from prelabel.files import new_directory, write_text_atomically
+from prelabel.temperature import fit_temperature
 
 CERTIFICATE_FILE = "_lanes.json"
 ASSUMPTIONS = (

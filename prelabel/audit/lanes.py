@@ -13,9 +13,10 @@ from prelabel.audit.certify import Certificate
 from prelabel.audit.pile import BATCH_ROWS, Pile, probability_batches, shards
 from prelabel.audit.review import review_order
 from prelabel.audit.suspects import Kind, Suspects
-from prelabel.calibration import apply_temperature, entropy
+from prelabel.calibration import entropy
 from prelabel.files import write_atomically
 from prelabel.table import require_pyarrow
+from prelabel.temperature import apply_temperature
 
 LANES = ("accept", "review", "suspect")
 ACCEPT, REVIEW, SUSPECT = range(3)

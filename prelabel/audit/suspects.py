@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from prelabel.audit.answers import NO_CLASS, label_index, read_csv, some
 from prelabel.audit.label_errors import likely_label_errors
 from prelabel.audit.pile import Pile, probabilities_at
+from prelabel.duplicates.table import read_pairs
 from prelabel.errors import InputError
 from prelabel.spreadsheets import with_lost_zeros
 from prelabel.table import require_pyarrow
 
 GIVEN_COLUMN = "label"
-DUPLICATE_COLUMNS = ("id", "duplicate_of")
 
 
 class Kind(IntEnum):
@@ -136,18 +136,7 @@ def rows_of(pile: Pile, ids: Any, path: Path) -> NDArray[np.int64]:
 
 
 def _mark_duplicates(suspects: Suspects, pile: Pile, path: Path) -> None:
-    pa = require_pyarrow()
-    try:
-        with pa.parquet.ParquetFile(path) as file:
-            table = file.read(list(DUPLICATE_COLUMNS))
-        # A row without `duplicate_of` is no duplicate.
-        table = table.drop_null()
-        columns = [table[name].cast(pa.string()) for name in DUPLICATE_COLUMNS]
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path} is no table of duplicates ({' and '.join(DUPLICATE_COLUMNS)}): {' '.join(str(error).split())}"
-        ) from None
-    pairs = np.stack([rows_of(pile, column, path) for column in columns], axis=1)
+    pairs = np.stack([rows_of(pile, column, path) for column in read_pairs(path)], axis=1)
     labels = pile.label[pairs]
     pairs = pairs[(labels[:, 0] != labels[:, 1]) & (labels >= 0).all(axis=1)]
     both = np.concatenate([pairs, pairs[:, ::-1]])

@@ -17,9 +17,11 @@ from prelabel.duplicates.fingerprints import Fingerprints
 from prelabel.duplicates.groups import Groups
 from prelabel.errors import InputError
 from prelabel.files import write_atomically
+from prelabel.reading import readable, readable_parquet
 from prelabel.table import METADATA_KEY, require_pyarrow
 
 KIND = "duplicates"
+PAIR_COLUMNS = ("id", "duplicate_of")
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,31 @@ def read_duplicates(path: Path) -> tuple[Any, DuplicatesInfo]:
         InputError: pyarrow is missing, or the file cannot be read, or is none of `prelabel duplicates`.
     """
     pa = require_pyarrow()
+    with readable_parquet(str(path)), pa.parquet.ParquetFile(path) as file:
+        table = file.read()
     try:
-        with pa.parquet.ParquetFile(path) as file:
-            table = file.read()
         fields = json.loads(table.schema.metadata[METADATA_KEY])
         if fields["kind"] != KIND:
             raise KeyError
         return table, DuplicatesInfo(**fields)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is not a readable Parquet file: {' '.join(str(error).split())}") from None
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path} is no file of duplicates: make one with `prelabel duplicates`") from None
+
+
+def read_pairs(path: Path) -> tuple[Any, Any]:
+    """Returns each duplicate's id and the id of the image that stands for it: two Arrow columns of strings.
+
+    A table that other software wrote will do: it needs these two columns and nothing else.
+
+    Raises:
+        InputError: pyarrow is missing, or the file cannot be read or has no such columns.
+    """
+    pa = require_pyarrow()
+    complaint = f"{path} is no table of duplicates ({' and '.join(PAIR_COLUMNS)})"
+    with readable(complaint, OSError, KeyError, pa.ArrowException):
+        with pa.parquet.ParquetFile(path) as file:
+            table = file.read(list(PAIR_COLUMNS))
+        # A row without `duplicate_of` is no duplicate.
+        table = table.drop_null()
+        duplicates, originals = (table[name].cast(pa.string()) for name in PAIR_COLUMNS)
+    return duplicates, originals

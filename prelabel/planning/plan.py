@@ -9,10 +9,10 @@ from prelabel.duplicates.fingerprints import fingerprint
 from prelabel.duplicates.groups import find_groups
 from prelabel.duplicates.pairs import Near
 from prelabel.errors import InputError
-from prelabel.label import Model
 from prelabel.output import read_run
 from prelabel.planning.sample import SampleFacts
 from prelabel.planning.speed import Speed
+from prelabel.predictions import Model
 from prelabel.progress import Progress, ProgressMode
 from prelabel.sources import Source
 from prelabel.storage import Storage, open_storage

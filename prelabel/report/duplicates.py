@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.audit.suspects import DUPLICATE_COLUMNS
-from prelabel.errors import InputError
+from prelabel.duplicates.table import read_pairs
 from prelabel.report.rows import Rows, positions_of
 from prelabel.table import require_pyarrow
 
@@ -31,16 +30,7 @@ def read_duplicates(path: Path, rows: Rows) -> Duplicates:
     pa = require_pyarrow()
     import pyarrow.compute as pc
 
-    try:
-        with pa.parquet.ParquetFile(path) as file:
-            table = file.read(list(DUPLICATE_COLUMNS))
-        # A row without `duplicate_of` is no duplicate.
-        table = table.drop_null()
-        columns = [table[name].cast(pa.string()).combine_chunks() for name in DUPLICATE_COLUMNS]
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path} is no table of duplicates ({' and '.join(DUPLICATE_COLUMNS)}): {' '.join(str(error).split())}"
-        ) from None
+    columns = [column.combine_chunks() for column in read_pairs(path)]
     ids = pc.unique(pa.chunked_array(columns, pa.string()))
     position = positions_of(rows.directory, ids, path)
     pairs = np.stack(

@@ -12,6 +12,7 @@ from prelabel.audit.answers import some
 from prelabel.audit.lanes import LANES
 from prelabel.audit.pile import shards
 from prelabel.errors import InputError
+from prelabel.reading import readable
 from prelabel.report.causes import Causes
 from prelabel.spreadsheets import with_lost_zeros
 from prelabel.table import ordered_files, read_info, require_pyarrow
@@ -115,13 +116,11 @@ def batches(directory: Path, columns: Sequence[str]) -> Iterator[tuple[int, Any]
     """
     pa = require_pyarrow()
     for path, start in shards(directory):
-        try:
-            with pa.parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
-                    yield start, batch
-                    start += len(batch)
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path} is damaged: {' '.join(str(error).split())}; delete it and run again") from None
+        damaged = readable(f"{path} is damaged", OSError, pa.ArrowException, fix="delete it and run again")
+        with damaged, pa.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
+                yield start, batch
+                start += len(batch)
 
 
 def details_at(rows: Rows, wanted: Sequence[int]) -> dict[int, dict[str, Any]]:

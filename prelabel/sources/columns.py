@@ -1,8 +1,7 @@
 """What columns a Parquet file of images may have, and the errors for those that it may not."""
 
-import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prelabel.errors import InputError
@@ -12,17 +11,6 @@ LABEL_COLUMN = "label"
 ID_COLUMN = "id"
 UNLABELLED = -1
 """Hugging Face writes -1 where a split has no labels."""
-
-
-@contextlib.contextmanager
-def readable(path: str) -> Iterator[None]:
-    """Turns what pyarrow raises over a damaged or missing file into an `InputError`."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is not a readable Parquet file: {' '.join(str(error).split())}") from None
 
 
 def check_columns(path: str, schema: Any) -> None:

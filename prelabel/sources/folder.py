@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prelabel.errors import InputError
 from prelabel.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
+from prelabel.reading import reason
 from prelabel.sources.base import Sample
 from prelabel.sources.names import Names, first_twice
 from prelabel.storage import Storage, open_storage, printable
@@ -103,7 +104,7 @@ def label_of(name: str) -> str | None:
 def to_sample(identity: str, shown: str, content: bytes | OSError, label: str | None) -> Sample:
     """Returns the sample of a file, or of why it cannot be read."""
     if isinstance(content, OSError):
-        return Sample(identity, shown, None, label, f"cannot be read: {content.strerror or content}")
+        return Sample(identity, shown, None, label, f"cannot be read: {reason(content)}")
     return Sample(identity, shown, content, label)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.errors import InputError
+from prelabel.reading import readable
 from prelabel.sources.base import PixelRows, Sample
 from prelabel.storage import Storage, locate
 
@@ -39,11 +40,9 @@ def read_idx(storage: Storage, name: str, ndim: int) -> NDArray[np.uint8]:
         InputError: The file is missing, damaged, or of another element type or rank.
     """
     path = storage.shown(name)
-    try:
+    with readable(f"{path} cannot be read", OSError, EOFError, zlib.error):
         data = storage.read(name)
         data = gzip.decompress(data) if name.endswith(".gz") else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
     if len(data) < 4 + 4 * ndim or data[:4] != bytes([0, 0, _UNSIGNED_BYTE, ndim]):
         raise InputError(
             f"{path} is not an IDX file of unsigned bytes with {ndim} dimensions (header {data[:4].hex(' ')})"

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from prelabel.errors import InputError
+from prelabel.reading import readable
 from prelabel.sources.base import Sample
 from prelabel.sources.folder import is_image_name, label_of, to_sample
 from prelabel.sources.names import Names
@@ -35,10 +36,8 @@ class ListSource:
         self._sizes = array("q")
         self._start = 0
         """Position of the first line that this source holds: not 0 in a section."""
-        try:
+        with readable(f"{self._shown} cannot be read", OSError):
             text = os.fsdecode(self._storage.read(name).removeprefix(b"\xef\xbb\xbf"))
-        except OSError as error:
-            raise InputError(f"{self._shown} cannot be read: {error.strerror or error}") from None
         self._parse(text)
 
     def _parse(self, text: str) -> None:

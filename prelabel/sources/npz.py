@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.errors import InputError
+from prelabel.reading import readable
 from prelabel.sources.base import Sample
 from prelabel.storage import Storage, locate
 
@@ -59,13 +60,12 @@ class NpzSource:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile]:
-        try:
-            with self._storage.open(self._name) as file, zipfile.ZipFile(file) as archive:
-                yield archive
-        except _UNREADABLE as error:
-            raise InputError(
-                f"{self._shown} is not a readable npz file: {' '.join(str(error).split())}; save it again"
-            ) from None
+        with (
+            readable(f"{self._shown} is not a readable npz file", *_UNREADABLE, fix="save it again"),
+            self._storage.open(self._name) as file,
+            zipfile.ZipFile(file) as archive,
+        ):
+            yield archive
 
     def _read_header(self, file: IO[bytes]) -> tuple[int, ...]:
         """Reads up to the first byte of the first image; returns the shape of all."""

@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 
 from prelabel.errors import InputError
+from prelabel.reading import readable_parquet, reason
 from prelabel.sources.base import Sample
 from prelabel.sources.columns import (
     ID_COLUMN,
@@ -21,7 +22,6 @@ from prelabel.sources.columns import (
     check_labels,
     class_names,
     filled_ids,
-    readable,
     row_id,
 )
 from prelabel.storage import Storage, printable
@@ -72,7 +72,7 @@ class ParquetSource:
         for name in names:
             path = storage.shown(name)
             # Files are opened again for reading: a data set may have more files than a process may hold open.
-            with readable(path), storage.open(name) as opened, pq.ParquetFile(opened) as file:
+            with readable_parquet(path), storage.open(name) as opened, pq.ParquetFile(opened) as file:
                 size = opened.seek(0, 2)
                 check_columns(path, file.schema_arrow)
                 columns = [name for name in (ID_COLUMN, IMAGE_COLUMN, LABEL_COLUMN) if name in file.schema_arrow.names]
@@ -92,7 +92,7 @@ class ParquetSource:
         digest = hashlib.sha256()
         for file in self._files:
             digest.update(os.fsencode(f"{file.name}\0{file.size}\0{file.rows}\n"))
-            with readable(file.path), self._storage.open(file.name) as opened:
+            with readable_parquet(file.path), self._storage.open(file.name) as opened:
                 digest.update(_footer(opened))
         return digest.hexdigest()
 
@@ -115,7 +115,7 @@ class ParquetSource:
             first, last = max(start - file.start, 0), min(stop - file.start, file.rows)
             if first >= last:
                 continue
-            with readable(file.path):
+            with readable_parquet(file.path):
                 content = self._storage.open(file.name)
                 opened = pq.ParquetFile(content)
             with content, opened:
@@ -144,7 +144,7 @@ def _read_group(opened: Any, file: _File, group: int, group_start: int, low: int
     except (OSError, pa.ArrowException) as error:
         # The images are lost, their rows are not: the ids were readable when the file was checked.
         ids = opened.read_row_group(group, [ID_COLUMN])[ID_COLUMN].to_pylist() if ID_COLUMN in file.columns else None
-        message = f"row group {group} is damaged: {' '.join(str(error).split())}"
+        message = f"row group {group} is damaged: {reason(error)}"
         for damaged in range(max(position, low), high):
             number = group_start + damaged
             identity = _identity(None if ids is None else ids[damaged], file, number)

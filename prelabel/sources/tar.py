@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from prelabel.errors import InputError
+from prelabel.reading import readable, reason
 from prelabel.sources.base import Sample
 from prelabel.sources.names import Names
 from prelabel.sources.tar_index import LABEL_SUFFIXES, NOT_A_FILE, Damage, Entry, index
@@ -92,7 +93,7 @@ class TarSource:
 
     def _read_index(self, name: str, start: int) -> _Shard:
         damage = Damage()
-        try:
+        with readable(f"{self._storage.shown(name)} cannot be read", OSError):
             shard = _Shard(name, self._storage.size_bytes(name), start)
             with self._storage.open(name) as file:
                 first = file.read(max(map(len, _COMPRESSED)))
@@ -101,8 +102,6 @@ class TarSource:
                 file.seek(0)
                 for entry in index(file, shard.size, damage):
                     shard.add(entry)
-        except OSError as error:
-            raise InputError(f"{self._storage.shown(name)} cannot be read: {error.strerror or error}") from None
         if damage.text is not None:
             shard.damage = f"{self._storage.shown(name)} is {damage.text}; what follows is lost: get the file again"
         return shard
@@ -142,12 +141,8 @@ class TarSource:
                 continue
             images = min(last, len(shard.ids))
             if first < images:
-                try:
+                with readable(f"{self._storage.shown(shard.name)} cannot be read any more", OSError):
                     file = self._storage.open(shard.name)
-                except OSError as error:
-                    raise InputError(
-                        f"{self._storage.shown(shard.name)} cannot be read any more: {error.strerror or error}"
-                    ) from None
                 with file:
                     for i in range(first, images):
                         yield self._sample(file, shard, i)
@@ -167,7 +162,7 @@ class TarSource:
                 label = parse_label(LABEL_SUFFIXES[kind], _read(file, shard.label_offsets[i], shard.label_sizes[i]))
             return Sample(identity, path, content, label)
         except OSError as error:
-            return Sample(identity, path, None, None, f"cannot be read: {error.strerror or error}")
+            return Sample(identity, path, None, None, f"cannot be read: {reason(error)}")
 
 
 def is_tar(name: str) -> bool:

@@ -7,74 +7,58 @@ import struct
 
 from prelabel.v1 import prelabel_pb2 as v1
 from prelabel.wire import MAX_MESSAGE_BYTES
+from scripts.soak.http2 import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    frame,
+    start_of_call,
+)
 from scripts.soak.model import Marked
 from scripts.soak.tally import Tally
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING = 0, 1, 3, 4, 6
-_END_HEADERS = 4
-_END_STREAM = 1
-_INITIAL_WINDOW_SIZE = 4
-"""The setting: with 0 no answer may be sent."""
 _READ_S = 0.2
 """How long a peer listens to what it is told."""
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes, length: int | None = None) -> bytes:
-    """An HTTP/2 frame; `length` makes it lie about its payload."""
-    size = len(payload) if length is None else length
-    return size.to_bytes(3, "big") + bytes([kind, flags]) + struct.pack(">I", stream) + payload
-
-
-def _headers(stream: int) -> bytes:
-    """A call of Predict, in header fields without compression."""
-    fields = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": "/prelabel.v1.PrelabelService/Predict",
-        ":authority": "soak",
-        "te": "trailers",
-        "content-type": "application/grpc",
-    }
-    block = b"".join(
-        b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
-        for name, value in fields.items()
-    )
-    return _frame(_HEADERS, _END_HEADERS, stream, block)
-
-
 def payloads(rng: random.Random) -> dict[str, bytes]:
     """Name -> what such a peer sends."""
-    hello = _PREFACE + _frame(_SETTINGS, 0, 0, b"")
+    hello = PREFACE + frame(SETTINGS, 0, 0, b"")
     message = b"\x00" + struct.pack(">I", 1000) + rng.randbytes(500)
     pixels = Marked((0,)).pixels()
     tensor = v1.ImageTensor(shape=pixels.shape, dtype=v1.DATA_TYPE_UINT8, data=pixels.tobytes())
     request = v1.PredictRequest(tensor=tensor).SerializeToString()
     request = b"\x00" + struct.pack(">I", len(request)) + request
-    no_window = _PREFACE + _frame(_SETTINGS, 0, 0, struct.pack(">HI", _INITIAL_WINDOW_SIZE, 0))
+    no_window = PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, 0))
     too_long = b"\x00" + struct.pack(">I", MAX_MESSAGE_BYTES + 1)
     return {
         "nothing": b"",
         "random bytes": rng.randbytes(rng.randint(1, 2000)),
         "HTTP/1.1": b"GET / HTTP/1.1\r\nHost: soak\r\n\r\n",
         "TLS": bytes.fromhex("16030100c8010000c40303") + rng.randbytes(193),
-        "half a preface": _PREFACE[: rng.randint(1, len(_PREFACE) - 1)],
+        "half a preface": PREFACE[: rng.randint(1, len(PREFACE) - 1)],
         "preface and silence": hello,
         "random frames": hello + b"".join(
-            _frame(rng.randint(0, 12), rng.randint(0, 255), rng.randint(0, 9), rng.randbytes(rng.randint(0, 99)))
+            frame(rng.randint(0, 12), rng.randint(0, 255), rng.randint(0, 9), rng.randbytes(rng.randint(0, 99)))
             for _ in range(20)
         ),
-        "random headers": hello + _frame(_HEADERS, _END_HEADERS, 1, rng.randbytes(100)),
-        "half a frame": hello + _headers(1) + _frame(_DATA, 0, 1, message, len(message) + 100),
-        "half a message": hello + _headers(1) + _frame(_DATA, 0, 1, message),
-        "a frame too long": hello + _headers(1) + _frame(_DATA, 0, 1, message, (1 << 24) - 1),
-        "a message too long": hello + _headers(1) + _frame(_DATA, 0, 1, too_long),
-        "pings": hello + _frame(_PING, 0, 0, bytes(8)) * 500,
+        "random headers": hello + frame(HEADERS, END_HEADERS, 1, rng.randbytes(100)),
+        "half a frame": hello + start_of_call(1) + frame(DATA, 0, 1, message, len(message) + 100),
+        "half a message": hello + start_of_call(1) + frame(DATA, 0, 1, message),
+        "a frame too long": hello + start_of_call(1) + frame(DATA, 0, 1, message, (1 << 24) - 1),
+        "a message too long": hello + start_of_call(1) + frame(DATA, 0, 1, too_long),
+        "pings": hello + frame(PING, 0, 0, bytes(8)) * 500,
         "never opens its window": no_window + b"".join(
-            _headers(stream) + _frame(_DATA, _END_STREAM, stream, request) for stream in range(1, 60, 2)
+            start_of_call(stream) + frame(DATA, END_STREAM, stream, request) for stream in range(1, 60, 2)
         ),
         "resets": hello + b"".join(
-            _headers(stream) + _frame(_RST_STREAM, 0, stream, struct.pack(">I", 8)) for stream in range(1, 400, 2)
+            start_of_call(stream) + frame(RST_STREAM, 0, stream, struct.pack(">I", 8)) for stream in range(1, 400, 2)
         ),
     }  # fmt: skip
 

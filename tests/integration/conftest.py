@@ -8,6 +8,7 @@ import pytest
 
 from prelabel.client import PrelabelClient
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
+from support.guarded import OPS, USER
 from support.servers import RunningServer, run_server
 
 
@@ -28,3 +29,12 @@ def stub(server: RunningServer) -> Iterator[PrelabelServiceStub]:
     """For requests that the client would not send."""
     with grpc.insecure_channel(server.address) as channel:
         yield PrelabelServiceStub(channel)
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    """A file with the tokens of a user and of an administrator."""
+    file = tmp_path / "tokens"
+    file.write_text(f"user:{USER}\nops:{OPS}:admin\n")
+    file.chmod(0o600)
+    return file

@@ -19,9 +19,9 @@ from serving.rates import Rate, RateLimiter
 from serving.reflection import add_reflection
 from serving.routes import Routes
 from serving.tokens import watch_tokens
+from support.guarded import OPS, USER
 
 WORK, ADMIN = "test.Work", "test.Admin"
-USER, OPS = "the-token-of-a-user", "the-token-of-operators"
 NO_LIMIT = Rate(float("inf"), 1)
 UNAUTHENTICATED, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -50,14 +50,6 @@ class Services:
         async for request in requests:
             self.seen.append(request)
             yield request
-
-
-@pytest.fixture
-def token_file(tmp_path: Path) -> Path:
-    file = tmp_path / "tokens"
-    file.write_text(f"user:{USER}\nops:{OPS}:admin\n")
-    file.chmod(0o600)
-    return file
 
 
 @asynccontextmanager

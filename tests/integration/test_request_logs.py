@@ -15,7 +15,8 @@ from prelabel.v1 import prelabel_pb2 as pb
 from serving.logs import JsonFormatter
 from serving.requests import Observer, RequestRecord, Rpc
 from support.engines import ECHO_BUNDLE, EchoEngine
-from support.scrape import request, serving
+from support.inside import request
+from support.scrape import serving
 
 
 @contextmanager

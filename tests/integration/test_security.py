@@ -1,12 +1,9 @@
-"""The server's process with certificates, tokens and limits, on real sockets."""
+"""What the server's process refuses, on real sockets: too much of anything, and bytes that are no message."""
 
 import io
-import json
 import re
 import socket
 import struct
-import subprocess
-import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,221 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prelabel import __main__ as cli
 from prelabel.client import PrelabelClient
-from prelabel.errors import AccessError, InputError, OverloadedError, ServerUnavailableError
-from prelabel.tls import Tls
+from prelabel.errors import InputError
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
-from support.certificates import DAY, Authority
-from support.servers import RunningServer, run_server, run_serving
+from scripts.soak.http2 import GOAWAY, PING, PREFACE, SETTINGS, frame
+from support.guarded import connect
+from support.servers import RunningServer, run_server
 
-IMAGES = np.zeros((3, 8, 8, 1), np.uint8)
-USER, OPS = "the-token-of-a-user", "the-token-of-operators"
 PREDICT = "/prelabel.v1.PrelabelService/Predict"
-
-
-def never(seconds: float) -> None:
-    raise AssertionError("nothing that a later try could mend")
-
-
-def connect(server: RunningServer, tls: Tls | None = None, token: str | None = None) -> PrelabelClient:
-    return PrelabelClient(server.address, tls=tls, token=token, retry_for_s=60, timeout_s=30, sleep=never)
-
-
-def health(server: RunningServer, *options: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "serving.health", "--address", server.address, *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-
-# --- certificates ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-def test_tls(tiny_bundle: Path, tmp_path: Path, authority: Authority, capsys: pytest.CaptureFixture[str]) -> None:
-    certificate, key = authority.issue("server", hosts=("prelabel.example",))
-    stranger = Authority(tmp_path, "stranger")
-    name = "prelabel.example"
-    options = ("--tls-certificate", str(certificate), "--tls-key", str(key))
-    with run_server(tiny_bundle, tmp_path / "port", *options) as server:
-        with connect(server, Tls(authority.file, server_name=name)) as client:
-            assert len(client.predict(IMAGES)) == 3
-            assert [len(batch) for batch in client.predict_stream([IMAGES] * 20)] == [3] * 20
-        # The certificate is for another host, or signed by somebody else: an error at once, not after a minute.
-        for wrong in (Tls(authority.file), Tls(stranger.file, server_name=name), Tls(server_name=name)):
-            with connect(server, wrong) as client, pytest.raises(AccessError, match="is not trusted"):
-                client.model()
-        with (
-            PrelabelClient(server.address, retry_for_s=0) as plain,
-            pytest.raises(ServerUnavailableError, match="does it want TLS"),
-        ):
-            plain.model()
-
-        flags = ["--tls-ca", str(authority.file), "--tls-server-name", name]
-        assert cli.main(["info", server.address, "--json", *flags]) == 0
-        assert json.loads(capsys.readouterr().out)["name"] == "tiny"
-        good, wrong_file, bad = health(server, *flags), health(server, "--tls-ca", key), health(server)
-        assert (good.returncode, good.stdout.split()[-1]) == (0, "SERVING")
-        assert (wrong_file.returncode, bad.returncode) == (1, 1)
-        assert f"{key} holds no certificate" in wrong_file.stdout
-
-
-def test_mutual_tls(tiny_bundle: Path, tmp_path: Path, authority: Authority) -> None:
-    certificate, key = authority.issue("server")
-    own, own_key = authority.issue("client")
-    stranger, stranger_key = Authority(tmp_path, "other").issue("stranger")
-    options = ("--tls-certificate", str(certificate), "--tls-key", str(key), "--tls-client-ca", str(authority.file))
-    with run_server(tiny_bundle, tmp_path / "port", *options) as server:
-        with connect(server, Tls(authority.file, own, own_key)) as client:
-            assert len(client.predict(IMAGES)) == 3
-        for refused in (Tls(authority.file), Tls(authority.file, stranger, stranger_key)):
-            with (
-                PrelabelClient(server.address, tls=refused, retry_for_s=0) as client,
-                pytest.raises(ServerUnavailableError, match="client's certificate"),
-            ):
-                client.model()
-        flags = ("--tls-ca", authority.file, "--tls-certificate", own, "--tls-key", own_key)
-        assert health(server, *flags).returncode == 0
-        assert health(server, *flags[:2]).returncode == 1
-
-
-def test_changed_certificates_are_for_new_connections_and_bad_ones_change_nothing(
-    tiny_bundle: Path, tmp_path: Path, authority: Authority
-) -> None:
-    certificate, key = authority.issue("server")
-    old = Tls(authority.file)
-    with run_server(
-        tiny_bundle, tmp_path / "port", "--tls-certificate", str(certificate), "--tls-key", str(key)
-    ) as server:
-        with connect(server, old) as before:
-            before.model()
-            key.write_text("half a key")
-            with connect(server, old) as client:
-                client.model()
-            successor = Authority(tmp_path, "successor")
-            successor.issue("server")
-            with connect(server, Tls(successor.file)) as client:
-                client.model()
-            with connect(server, old) as client, pytest.raises(AccessError, match="is not trusted"):
-                client.model()
-            # The open connection goes on.
-            before.model()
-        _, log = server.terminate()
-    messages = [line["message"] for line in log]
-    assert messages.count("changed files cannot be used") == 1
-    assert messages.count("changed files read") == 1
-
-
-def test_certificates_that_cannot_be_used_are_refused_before_the_port_opens(
-    tiny_bundle: Path, tmp_path: Path, authority: Authority
-) -> None:
-    certificate, key = authority.issue("server")
-    _, other_key = authority.issue("other")
-    expired, expired_key = authority.issue("expired", ends=-DAY)
-    open_certificate, open_key = authority.issue("open")
-    open_key.chmod(0o644)
-    for options, reason in [
-        (("--tls-certificate", certificate), "TLS needs --tls-certificate and --tls-key"),
-        (("--tls-client-ca", authority.file), "TLS needs --tls-certificate and --tls-key"),
-        (("--tls-certificate", tmp_path / "none.pem", "--tls-key", key), "none.pem cannot be read: No such file"),
-        (("--tls-certificate", certificate, "--tls-key", other_key), "other.key is not that of the certificate"),
-        (("--tls-certificate", expired, "--tls-key", expired_key), "expired.pem cannot be used: certificate has exp"),
-        (("--tls-certificate", open_certificate, "--tls-key", open_key), f"chmod o-rw {open_key}"),
-        (
-            ("--tls-certificate", certificate, "--tls-key", key, "--tls-client-ca", key),
-            "server.key holds no certificate",
-        ),
-        (("--token-file", tmp_path / "none"), "none cannot be read: No such file"),
-    ]:
-        done = run_serving("--model", tiny_bundle, "--device", "cpu", "--port", 0, *options)
-        assert done.returncode == 2, done.stderr
-        (line,) = done.stderr.splitlines()
-        assert line.startswith("error: ")
-        assert reason in line
-
-
-# --- tokens and rates ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def token_file(tmp_path: Path) -> Path:
-    file = tmp_path / "tokens"
-    file.write_text(f"user:{USER}\nops:{OPS}:admin\n")
-    file.chmod(0o600)
-    return file
-
-
-def test_tokens(
-    tiny_bundle: Path,
-    tmp_path: Path,
-    token_file: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.delenv("PRELABEL_TOKEN", raising=False)
-    with run_server(tiny_bundle, tmp_path / "port", "--token-file", str(token_file)) as server:
-        with connect(server, token=USER) as client:
-            assert len(client.predict(IMAGES)) == 3
-            assert [len(batch) for batch in client.predict_stream([IMAGES] * 5)] == [3] * 5
-            assert USER not in repr(client)
-        messages = []
-        for token in (None, "the-token-of-nobody"):
-            with connect(server, token=token) as client:
-                for call in (
-                    client.model,
-                    lambda: client.predict(IMAGES),
-                    lambda: list(client.predict_stream([IMAGES])),
-                ):
-                    with pytest.raises(AccessError, match="UNAUTHENTICATED") as caught:
-                        call()
-                    messages.append(str(caught.value))
-        assert len(set(messages)) == 1
-        assert health(server).returncode == 0
-
-        assert cli.main(["info", server.address]) == 2
-        assert "PRELABEL_TOKEN" in capsys.readouterr().err
-        monkeypatch.setenv("PRELABEL_TOKEN", USER)
-        assert cli.main(["info", server.address]) == 0
-        status, log = server.terminate()
-    assert status == 0
-    assert "token-of" not in json.dumps(log)
-
-
-def test_a_client_over_its_rate_stays_away_for_as_long_as_the_server_says(tiny_bundle: Path, tmp_path: Path) -> None:
-    class EnoughError(Exception):
-        pass
-
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        raise EnoughError
-
-    slept: list[float] = []
-    limits = ("--rate-limit-images-per-s", "0.01", "--rate-limit-burst-images", "4")
-    with (
-        run_server(tiny_bundle, tmp_path / "port", *limits) as server,
-        PrelabelClient(server.address, retry_for_s=3600, sleep=sleep) as client,
-    ):
-        answers = client.predict_stream([IMAGES, IMAGES], window=1)
-        assert len(next(answers)) == 3
-        with pytest.raises(EnoughError):
-            next(answers)
-        with pytest.raises(EnoughError):
-            client.predict(IMAGES)
-        client.model()
-        with (
-            PrelabelClient(server.address, retry_for_s=0) as hasty,
-            pytest.raises(OverloadedError, match=r"0\.01 images per second"),
-        ):
-            hasty.predict(IMAGES)
-    # Two images are missing: 200 s, less what the test took.
-    assert min(slept) > 100
-
-
-# --- limits ----------------------------------------------------------------------------------------------------------
 
 LIMITS = ("--max-message-mib", "2", "--max-image-pixels", "1000000", "--max-connections", "6")
 
@@ -322,14 +113,6 @@ def test_connections_are_bounded_and_their_places_come_back(limited: RunningServ
         client.model()
 
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-SETTINGS, PING, GOAWAY = 4, 6, 7
-
-
-def frame(kind: int, payload: bytes = b"", flags: int = 0) -> bytes:
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + bytes(4) + payload
-
-
 def read_frame(stream: io.BufferedReader) -> tuple[int, bytes]:
     head = stream.read(9)
     assert len(head) == 9, "the server closed the connection without a word"
@@ -339,20 +122,17 @@ def read_frame(stream: io.BufferedReader) -> tuple[int, bytes]:
 def test_http2_settings_and_pings(limited: RunningServer) -> None:
     host, _, port = limited.address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection, connection.makefile("rb") as stream:
-        connection.sendall(PREFACE + frame(SETTINGS))
+        connection.sendall(PREFACE + frame(SETTINGS, 0, 0, b""))
         kind, payload = read_frame(stream)
         assert kind == SETTINGS
         settings = dict(struct.iter_unpack(">HI", payload))
         assert settings[3] == 1000  # MAX_CONCURRENT_STREAMS
         assert settings[6] == 8 << 10  # MAX_HEADER_LIST_SIZE
-        connection.sendall(b"".join(frame(PING, struct.pack(">Q", number)) for number in range(6)))
+        connection.sendall(b"".join(frame(PING, 0, 0, struct.pack(">Q", number)) for number in range(6)))
         while kind != GOAWAY:
             kind, payload = read_frame(stream)
         assert payload[4:8] == bytes([0, 0, 0, 0x0B])  # ENHANCE_YOUR_CALM
         assert b"too_many_pings" in payload
-
-
-# --- what errors say -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])

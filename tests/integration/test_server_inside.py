@@ -3,8 +3,6 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,39 +14,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prelabel.client import PUSHBACK_KEY, PrelabelClient
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
-from serving.config import Config
-from serving.models import Models
-from serving.server import Server
 from serving.service import STREAM_WINDOW, STREAM_WINDOW_IMAGES
-from support.engines import EchoEngine, marked, marks_of
+from support.engines import EchoEngine, entered, marked, marks_of
+from support.inside import request, serving_inside
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-@asynccontextmanager
-async def serving(engine: EchoEngine | None, **options: object) -> AsyncIterator[tuple[Server, grpc.aio.Channel]]:
-    config = Config(Path("unused"), port=0, **{"instances": 1, "max_queue_delay_ms": 0.0, **options})
-    server = Server(Models.of(engine, config), config)
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        yield server, channel
-    await server.stop()
-
-
-def request(marks: list[int] | range) -> pb.PredictRequest:
-    images = marked(marks)
-    tensor = pb.ImageTensor(shape=images.shape, dtype=pb.DATA_TYPE_UINT8, data=images.tobytes())
-    return pb.PredictRequest(request_id=str(marks[0]), tensor=tensor)
-
-
-async def entered(engine: EchoEngine) -> None:
-    """Waits until one more inference has begun."""
-    assert await asyncio.to_thread(engine.entered.acquire, timeout=30)
-
-
 async def test_requests_that_arrive_together_are_inferred_together() -> None:
     engine = EchoEngine()
-    async with serving(engine, max_queue_delay_ms=3_600_000.0, max_batch_size=12) as (_, channel):
+    async with serving_inside(engine, max_queue_delay_ms=3_600_000.0, max_batch_size=12) as (_, channel):
         stub = PrelabelServiceStub(channel)
         calls = [stub.Predict(request([2 * i, 2 * i + 1])) for i in range(6)]
         for i, call in enumerate(calls):
@@ -58,7 +33,7 @@ async def test_requests_that_arrive_together_are_inferred_together() -> None:
 
 
 async def test_answers_that_are_not_finite_are_item_errors() -> None:
-    async with serving(EchoEngine(not_finite=frozenset({5}))) as (_, channel):
+    async with serving_inside(EchoEngine(not_finite=frozenset({5}))) as (_, channel):
         response = await PrelabelServiceStub(channel).Predict(request([4, 5, 6]))
     assert [error.index for error in response.errors] == [1]
     assert "NaN" in response.errors[0].message
@@ -68,7 +43,7 @@ async def test_answers_that_are_not_finite_are_item_errors() -> None:
 async def test_an_engine_error_is_internal_with_an_id_and_the_next_request_is_answered(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with serving(EchoEngine(broken=frozenset({5}))) as (_, channel):
+    async with serving_inside(EchoEngine(broken=frozenset({5}))) as (_, channel):
         stub = PrelabelServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Predict(request([5]))
@@ -82,7 +57,7 @@ async def test_an_engine_error_is_internal_with_an_id_and_the_next_request_is_an
 
 async def test_a_full_queue_is_resource_exhausted() -> None:
     engine = EchoEngine()
-    async with serving(engine, max_queue_images=4) as (_, channel):
+    async with serving_inside(engine, max_queue_images=4) as (_, channel):
         stub = PrelabelServiceStub(channel)
         engine.gate.clear()
         accepted = stub.Predict(request([1, 2, 3]))
@@ -97,7 +72,7 @@ async def test_a_full_queue_is_resource_exhausted() -> None:
 
 async def test_a_full_server_says_when_to_come_back_and_the_client_does() -> None:
     engine = EchoEngine()
-    async with serving(engine, max_queue_images=4) as (server, channel):
+    async with serving_inside(engine, max_queue_images=4) as (server, channel):
         stub = PrelabelServiceStub(channel)
         await stub.Predict(request([1, 2, 3, 4]))  # the server learns its speed
         engine.entered = threading.Semaphore(0)
@@ -123,7 +98,7 @@ async def test_a_full_server_says_when_to_come_back_and_the_client_does() -> Non
 
 async def test_a_request_that_expires_while_it_waits_never_reaches_the_engine() -> None:
     engine = EchoEngine()
-    async with serving(engine) as (_, channel):
+    async with serving_inside(engine) as (_, channel):
         stub = PrelabelServiceStub(channel)
         engine.gate.clear()
         plug = stub.Predict(request([1]))
@@ -140,7 +115,7 @@ async def test_a_request_that_expires_while_it_waits_never_reaches_the_engine() 
 async def test_a_stream_has_its_window_of_batches_in_flight_and_no_more() -> None:
     engine = EchoEngine()
     images = STREAM_WINDOW_IMAGES // STREAM_WINDOW
-    async with serving(engine, max_batch_size=images, instances=2 * STREAM_WINDOW) as (_, channel):
+    async with serving_inside(engine, max_batch_size=images, instances=2 * STREAM_WINDOW) as (_, channel):
         engine.gate.clear()
         starts = range(0, 40 * images, images)
         call = PrelabelServiceStub(channel).PredictStream(request(range(start, start + images)) for start in starts)
@@ -154,7 +129,7 @@ async def test_a_stream_has_its_window_of_batches_in_flight_and_no_more() -> Non
 
 async def test_a_stream_has_as_many_small_batches_in_flight_as_fill_an_inference() -> None:
     engine = EchoEngine()
-    async with serving(engine, max_batch_size=1, instances=1) as (server, channel):
+    async with serving_inside(engine, max_batch_size=1, instances=1) as (server, channel):
         engine.gate.clear()
         call = PrelabelServiceStub(channel).PredictStream(request([i]) for i in range(2 * STREAM_WINDOW_IMAGES))
         await entered(engine)
@@ -169,7 +144,7 @@ async def test_a_stream_has_as_many_small_batches_in_flight_as_fill_an_inference
 
 
 async def test_a_stream_shows_a_sign_of_its_server_before_the_first_request() -> None:
-    async with serving(EchoEngine()) as (_, channel):
+    async with serving_inside(EchoEngine()) as (_, channel):
         stream = PrelabelServiceStub(channel).PredictStream()
         async with asyncio.timeout(60):
             await stream.initial_metadata()
@@ -179,14 +154,14 @@ async def test_a_stream_shows_a_sign_of_its_server_before_the_first_request() ->
 
 async def test_small_batches_of_one_stream_are_joined() -> None:
     engine = EchoEngine()
-    async with serving(engine, max_queue_delay_ms=3_600_000.0, max_batch_size=STREAM_WINDOW) as (_, channel):
+    async with serving_inside(engine, max_queue_delay_ms=3_600_000.0, max_batch_size=STREAM_WINDOW) as (_, channel):
         call = PrelabelServiceStub(channel).PredictStream(request([i]) for i in range(STREAM_WINDOW))
         assert [int(response.request_id) async for response in call] == list(range(STREAM_WINDOW))
     assert engine.batches == [list(range(STREAM_WINDOW))]
 
 
 async def test_without_a_model_the_server_is_unavailable_and_not_serving() -> None:
-    async with serving(None) as (_, channel):
+    async with serving_inside(None) as (_, channel):
         stub, health = PrelabelServiceStub(channel), health_pb2_grpc.HealthStub(channel)
         for call in (stub.GetModel(pb.GetModelRequest()), stub.Predict(request([1]))):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -198,7 +173,7 @@ async def test_without_a_model_the_server_is_unavailable_and_not_serving() -> No
 
 async def test_a_stopping_server_says_so_answers_what_it_has_and_takes_nothing_new() -> None:
     engine = EchoEngine()
-    async with serving(engine, instances=2) as (server, channel):
+    async with serving_inside(engine, instances=2) as (server, channel):
         stub, health = PrelabelServiceStub(channel), health_pb2_grpc.HealthStub(channel)
         watch = health.Watch(health_pb2.HealthCheckRequest(service="prelabel.v1.PrelabelService"))
         assert (await watch.read()).status == SERVING
@@ -226,7 +201,7 @@ async def test_a_stopping_server_says_so_answers_what_it_has_and_takes_nothing_n
 
 async def test_a_server_whose_time_to_stop_is_over_breaks_off_and_ends() -> None:
     engine = EchoEngine()
-    async with serving(engine, drain_timeout_s=0.1) as (server, channel):
+    async with serving_inside(engine, drain_timeout_s=0.1) as (server, channel):
         engine.gate.clear()
         call = PrelabelServiceStub(channel).Predict(request([1]))
         await entered(engine)
@@ -242,15 +217,15 @@ async def test_tokens_that_travel_unencrypted_are_warned_of(tmp_path: Path, capl
     tokens = tmp_path / "tokens"
     tokens.write_text("user:the-token-of-a-user\n")
     tokens.chmod(0o600)
-    async with serving(EchoEngine(), token_file=tokens):
+    async with serving_inside(EchoEngine(), token_file=tokens):
         assert "unencrypted" not in caplog.text
-    async with serving(EchoEngine(), token_file=tokens, host="0.0.0.0"):
+    async with serving_inside(EchoEngine(), token_file=tokens, host="0.0.0.0"):
         assert "tokens travel unencrypted" in caplog.text
 
 
 async def test_clients_that_leave_free_their_places() -> None:
     engine = EchoEngine()
-    async with serving(engine, max_queue_images=20, instances=2, max_batch_size=1) as (_, channel):
+    async with serving_inside(engine, max_queue_images=20, instances=2, max_batch_size=1) as (_, channel):
         stub = PrelabelServiceStub(channel)
         engine.gate.clear()
         stream = stub.PredictStream(request([100 + i]) for i in range(5))

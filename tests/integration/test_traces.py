@@ -20,7 +20,8 @@ from prelabel.v1 import prelabel_pb2 as pb
 from serving import spans
 from serving.spans import Spans
 from support.engines import ECHO_BUNDLE, EchoEngine
-from support.scrape import request, serving
+from support.inside import request
+from support.scrape import serving
 
 SERVICE = "prelabel.v1.PrelabelService"
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -1,5 +1,6 @@
 """What the tests of both clients share."""
 
+import grpc
 import numpy as np
 
 from prelabel.images import ImageSpec, Pixels
@@ -7,6 +8,7 @@ from prelabel.predictions import PredictionBatch
 
 CLASSES = ("a", "b", "c")
 SPEC = ImageSpec(6, 5, 1)
+UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 class Time:

@@ -1,5 +1,6 @@
 """An engine without a model: every image carries its own answer, and the test sees what reaches the engine."""
 
+import asyncio
 import threading
 from dataclasses import dataclass, field
 
@@ -68,3 +69,8 @@ class EchoEngine:
         realness = marks.astype(np.float32)
         realness[np.isin(marks, list(self.not_finite))] = np.nan
         return from_model(np.stack([1 - odd, odd], axis=1), realness, self.bundle.model_id)
+
+
+async def entered(engine: EchoEngine) -> None:
+    """Waits until one more inference has begun."""
+    assert await asyncio.to_thread(engine.entered.acquire, timeout=30)

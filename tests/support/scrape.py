@@ -2,40 +2,24 @@
 
 import asyncio
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
-import grpc.aio
 from prometheus_client.parser import text_string_to_metric_families
 
 from prelabel.engine import Engine
-from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
-from serving.config import Config
-from serving.models import Models
-from serving.requests import Observer, Requests
+from serving.requests import Observer
 from serving.server import Server
-from support.engines import marked
+from support.inside import serving_inside
 
 
 @asynccontextmanager
 async def serving(
     engine: Engine | None, observers: Sequence[Observer] = (), **options: object
 ) -> AsyncIterator[tuple[Server, PrelabelServiceStub]]:
-    chosen = {"instances": 1, "max_queue_delay_ms": 0.0, "metrics_port": 0, **options}
-    config = Config(Path("unused"), port=0, **chosen)
-    server = Server(Models.of(engine, config, Requests(observers)), config)
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    async with serving_inside(engine, observers, **{"metrics_port": 0, **options}) as (server, channel):
         yield server, PrelabelServiceStub(channel)
-    await server.stop()
-
-
-def request(marks: list[int] | range) -> pb.PredictRequest:
-    images = marked(marks)
-    tensor = pb.ImageTensor(shape=images.shape, dtype=pb.DATA_TYPE_UINT8, data=images.tobytes())
-    return pb.PredictRequest(request_id=str(marks[0]), tensor=tensor)
 
 
 async def scrape(server: Server) -> str:
@@ -60,3 +44,16 @@ class Samples(dict[str, float]):
             labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
             self[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
             self.labels.setdefault(sample.name, set()).update(sample.labels)
+
+
+async def read(server: Server) -> Samples:
+    return Samples(await scrape(server))
+
+
+async def until(server: Server, reached: Callable[[Samples], bool]) -> Samples:
+    """Scrapes until the server has noticed what its client did."""
+    async with asyncio.timeout(30):
+        while True:
+            samples = await read(server)
+            if reached(samples):
+                return samples

@@ -38,6 +38,30 @@ def test_links_and_pictures_exist() -> None:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_the_readme_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text().partition("## More")[2]))
+    assert {str(page.relative_to(ROOT)) for page in PAGES} - linked == {"README.md"}
+
+
+def test_what_the_map_names_exists() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    names = set(re.findall(r"\b(?:prelabel|training|export|serving)(?:\.\w+)+", text)) - {"training.json"}
+    assert len(names) > 40
+    for name in names:
+        path = ROOT / name.replace(".", "/")
+        if not path.is_dir() and not path.with_suffix(".py").exists():
+            module = path.parent.with_suffix(".py")
+            assert module.exists(), name
+            assert re.search(rf"^(def|class) {path.name}\b", module.read_text(), re.MULTILINE), name
+
+
+def test_the_map_names_every_package() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    packages = [path.parent for top in ("prelabel", "serving") for path in ROOT.glob(f"{top}/**/__init__.py")]
+    for package in packages:
+        assert re.search(rf"\b{'[./]'.join(package.relative_to(ROOT).parts)}\b", text), package
+
+
 def test_make_targets_that_the_pages_name_exist() -> None:
     targets = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:

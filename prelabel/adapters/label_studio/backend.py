@@ -18,7 +18,7 @@ from prelabel.adapters.label_studio.interface import Interface, parse_interface
 from prelabel.adapters.label_studio.payload import UID_KEY, to_prediction
 from prelabel.adapters.label_studio.stored import NO_LABEL, Stored
 from prelabel.errors import ImageError, InputError, PrelabelError
-from prelabel.predictions import PredictionBatch
+from prelabel.predictions import Model, PredictionBatch
 
 MODEL_CLASS = "prelabel"
 FETCH_THREADS = 16
@@ -37,22 +37,6 @@ logger = logging.getLogger(__name__)
 Result = dict[str, Any] | list[Any]
 NOTHING: list[Any] = []
 """No result: Label Studio asks again another time."""
-
-
-class Model(Protocol):
-    """What the backend needs to know of a model."""
-
-    @property
-    def model_id(self) -> str:
-        """Identity of the model."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """K class names in label order."""
-
-    @property
-    def max_request_images(self) -> int:
-        """Most images in one request."""
 
 
 class Client(Protocol):

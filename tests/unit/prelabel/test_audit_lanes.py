@@ -17,9 +17,9 @@ from prelabel.audit.plan import Plan, write_plan
 from prelabel.audit.report import write_report
 from prelabel.audit.review import review_order
 from prelabel.audit.suspects import SuspectConfig
-from prelabel.calibration import apply_temperature, fit_temperature
 from prelabel.errors import InputError
 from prelabel.table import read_predictions, table_info
+from prelabel.temperature import apply_temperature, fit_temperature
 from support.piles import CLASSES, KnownPile, make_pile
 
 SUSPECT = SuspectConfig()

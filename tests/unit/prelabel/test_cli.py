@@ -33,6 +33,7 @@ from prelabel.ray_runner import ClusterOptions
 from prelabel.selection.first import FirstConfig
 from prelabel.selection.next import NextConfig
 from prelabel.testing import FakeServer
+from support.command_line import error_line, run
 from support.samples import write_pile
 
 
@@ -41,21 +42,9 @@ def pile(tmp_path: Path) -> Path:
     return write_pile(tmp_path / "pile", 9, broken=[4])
 
 
-def run(*arguments: object) -> int:
-    return cli.main([str(one) for one in arguments])
-
-
 def bulk(pile: Path, bundle: Path, *more: object) -> int:
     options = ("--device", "cpu", "--threads", 1, "--progress", "none", "--shard-size", 4)
     return run("run", "--input", pile, "--model", bundle, "--output", pile.parent / "out", *options, *more)
-
-
-def error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert len(captured.err.splitlines()) == 1
-    assert captured.err.startswith("error: ")
-    return captured.err
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -325,7 +314,7 @@ def test_info_says_when_a_server_is_not_there(
 
     monkeypatch.setattr(info, "_model_of_server", away)
     assert run("info", "localhost:50051") == 2
-    assert error_line(capsys) == "error: nobody at localhost:50051\n"
+    assert error_line(capsys) == "error: nobody at localhost:50051"
 
 
 @pytest.mark.parametrize("what", ["nowhere", "nowhere:x", ":50051", "a/b:50051"])

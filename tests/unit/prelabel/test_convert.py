@@ -12,6 +12,7 @@ from prelabel import __main__ as cli
 from prelabel.adapters.pictures import folder_name, image_file, image_name
 from prelabel.commands.convert import FORMATS, Convert
 from prelabel.sources import Sample, open_source
+from support.command_line import error_line
 from support.conversions import Case, odd_case, png, rows_of, write_case, write_images
 from support.samples import write_pile
 
@@ -19,13 +20,6 @@ from support.samples import write_pile
 def convert(predictions: Path, to: str, output: Path, *more: object) -> int:
     words = ["convert", "--predictions", predictions, "--to", to, "--output", output, *more]
     return cli.main([str(word) for word in words])
-
-
-def error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert len(captured.err.splitlines()) == 1
-    return captured.err
 
 
 def csv_ids(path: Path) -> list[str]:

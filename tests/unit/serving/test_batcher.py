@@ -1,51 +1,15 @@
 import asyncio
-import time
-from collections.abc import Iterable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError
+from prelabel.errors import InputError, RemoteError, ServerUnavailableError
 from prelabel.predictions import PredictionBatch
 from serving.batcher import Batcher, BatchLimits
-from serving.queue import BULK_SHARE, Request, RequestQueue
-from support.engines import EchoEngine, marked, marks_of
-
-
-def limits(
-    max_batch_size: int = 8,
-    delay_ms: float = 1.0,
-    images: int = 10_000,
-    size_bytes: int = 1 << 20,
-    instances: int = 1,
-    preferred_batch_size: int = 0,
-) -> BatchLimits:
-    return BatchLimits(max_batch_size, preferred_batch_size or max_batch_size, delay_ms, images, size_bytes, instances)
-
-
-def numbered(sizes: Iterable[int]) -> list[list[int]]:
-    """Marks for requests of the given sizes, no mark twice."""
-    start, requests = 1000, []
-    for size in sizes:
-        requests.append(list(range(start, start + size)))
-        start += size
-    return requests
-
-
-async def occupy(batcher: Batcher, engine: EchoEngine) -> "asyncio.Task[PredictionBatch]":
-    """Holds the engine with one request, so that what follows has to queue."""
-    engine.gate.clear()
-    plug = asyncio.create_task(batcher.predict(marked([1])))
-    assert await asyncio.to_thread(engine.entered.acquire, timeout=30)
-    return plug
-
-
-async def settle() -> None:
-    """Lets every task run as far as it can without a thread's or a timer's help."""
-    for _ in range(20):
-        await asyncio.sleep(0)
+from support.batchers import limits, numbered, occupy, settle
+from support.engines import EchoEngine, entered, marked, marks_of
 
 
 @settings(max_examples=60, deadline=None)
@@ -129,14 +93,6 @@ async def test_requests_that_wait_together_are_inferred_together() -> None:
     assert engine.batches == [[1], list(range(10, 22))]
 
 
-async def test_a_full_batch_does_not_wait_for_the_delay() -> None:
-    engine = EchoEngine()
-    batcher = Batcher(engine, limits(max_batch_size=6, delay_ms=3_600_000))
-    await asyncio.gather(*(batcher.predict(marked([2 * i, 2 * i + 1])) for i in range(3)))
-    assert engine.batches == [list(range(6))]
-    await batcher.close()
-
-
 async def test_big_requests_are_split_and_their_rest_is_joined_with_the_next() -> None:
     engine = EchoEngine()
     batcher = Batcher(engine, limits(max_batch_size=4))
@@ -152,112 +108,17 @@ async def test_big_requests_are_split_and_their_rest_is_joined_with_the_next() -
     assert engine.batches == [[1], [10, 11, 12, 13], [14, 15, 16, 17], [18, 19, 20, 21]]
 
 
-async def test_people_go_before_piles_and_piles_keep_their_share() -> None:
-    engine = EchoEngine()
-    batcher = Batcher(engine, limits(max_batch_size=4))
-    plug = await occupy(batcher, engine)
-    pile = asyncio.create_task(batcher.predict(marked(range(100, 108)), priority="bulk"))
-    await settle()
-    people = [asyncio.create_task(batcher.predict(marked([10 + i]))) for i in range(16)]
-    await settle()
-    engine.gate.set()
-    assert marks_of(await pile) == list(range(100, 108))
-    await asyncio.gather(plug, *people)
-    await batcher.close()
-    # One batch in four is the pile's; the rest of it follows once nobody else waits.
-    starts = (10, 14, 18, 100, 22, 104)
-    assert engine.batches[1:] == [[*range(start, start + 4)] for start in starts]
-
-
-async def test_a_persons_few_images_do_not_take_as_long_as_a_full_batch() -> None:
-    engine = EchoEngine()
-    batcher = Batcher(engine, limits(max_batch_size=4))
-    plug = await occupy(batcher, engine)
-    pile = asyncio.create_task(batcher.predict(marked(range(100, 104)), priority="bulk"))
-    await settle()
-    person = asyncio.create_task(batcher.predict(marked([5])))
-    await settle()
-    engine.gate.set()
-    await asyncio.gather(plug, pile, person)
-    assert engine.batches[1:] == [[5], [100, 101, 102, 103]]
-    await batcher.close()
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    max_rows=st.integers(1, 9),
-    pile=st.integers(1, 30),
-    people=st.lists(st.integers(1, 5), min_size=1, max_size=30),
-)
-def test_neither_priority_starves(max_rows: int, pile: int, people: list[int]) -> None:
-    loop = asyncio.new_event_loop()
-    queue = RequestQueue(10_000, 1 << 20)
-    for size in people:
-        queue.add(Request(marked(range(size)), loop.create_future(), 0.0, 1.0, "interactive"))
-    queue.add(Request(marked(range(pile)), loop.create_future(), 0.0, 1.0, "bulk"))
-    loop.close()
-    left = {"interactive": sum(people), "bulk": pile}
-    since_bulk = 0
-    while batch := queue.take(max_rows, 0.0):
-        (priority,) = {piece.request.priority for piece in batch}
-        both = all(left.values())
-        rows = sum(piece.stop - piece.start for piece in batch)
-        assert rows == min(max_rows, left[priority]), "a batch has room while somebody of its priority waits"
-        left[priority] -= rows
-        assert queue.waiting_images == sum(left.values())
-        since_bulk = 0 if priority == "bulk" else since_bulk + 1
-        if both:
-            assert since_bulk <= 1 / BULK_SHARE - 1, "while both wait, every fourth batch is the pile's"
-    assert not any(left.values())
-
-
-async def test_a_full_pile_leaves_room_for_people_and_one_big_request_is_taken() -> None:
-    engine = EchoEngine()
-    batcher = Batcher(engine, limits(images=16))
-    plug = await occupy(batcher, engine)
-    pile = asyncio.create_task(batcher.predict(marked(range(100, 115)), priority="bulk"))
-    await settle()
-    engine.gate.set()
-    assert marks_of(await pile) == list(range(100, 115)), "over seven eighths, but alone"
-    engine.gate.clear()
-    waiting = [asyncio.create_task(batcher.predict(marked(range(n, n + 7)), priority="bulk")) for n in (200, 300)]
-    await settle()
-    with pytest.raises(OverloadedError):
-        await batcher.predict(marked([400]), priority="bulk")
-    person = asyncio.create_task(batcher.predict(marked([5, 6])))
-    await settle()
-    engine.gate.set()
-    assert marks_of(await person) == [5, 6]
-    await asyncio.gather(plug, *waiting)
-    await batcher.close()
-
-
 async def test_inferences_run_side_by_side() -> None:
     engine = EchoEngine()
     batcher = Batcher(engine, limits(max_batch_size=1, instances=2))
     engine.gate.clear()
     calls = [asyncio.create_task(batcher.predict(marked([i]))) for i in range(3)]
     for _ in range(2):
-        assert await asyncio.to_thread(engine.entered.acquire, timeout=30)
+        await entered(engine)
     await settle()
     assert len(engine.batches) == 2, "more inferences than instances"
     engine.gate.set()
     await asyncio.gather(*calls)
-    await batcher.close()
-
-
-@pytest.mark.parametrize("full", [limits(images=10), limits(size_bytes=40)], ids=["images", "bytes"])
-async def test_a_full_queue_refuses_and_recovers(full: BatchLimits) -> None:
-    engine = EchoEngine()
-    batcher = Batcher(engine, full)
-    plug = await occupy(batcher, engine)
-    waiting = asyncio.create_task(batcher.predict(marked(range(10, 19))))
-    await settle()
-    with pytest.raises(OverloadedError, match="10 images, 40 bytes unanswered"):
-        await batcher.predict(marked([99]))
-    engine.gate.set()
-    await asyncio.gather(plug, waiting)
-    assert marks_of(await batcher.predict(marked([99]))) == [99]
     await batcher.close()
 
 
@@ -304,16 +165,6 @@ async def test_answers_that_are_not_finite_are_errors_of_their_rows_in_every_req
     await batcher.close()
 
 
-async def test_an_expired_request_is_dropped() -> None:
-    engine = EchoEngine()
-    batcher = Batcher(engine, limits())
-    with pytest.raises(TimeoutError):
-        await batcher.predict(marked([7]), timeout_s=0)
-    assert marks_of(await batcher.predict(marked([8]), timeout_s=60)) == [8]
-    await batcher.close()
-    assert engine.seen == {8}
-
-
 async def test_close_answers_everything_accepted_and_takes_nothing_new() -> None:
     engine = EchoEngine()
     batcher = Batcher(engine, limits(delay_ms=3_600_000))
@@ -358,37 +209,3 @@ def test_limits_that_make_no_sense_are_refused(field: str, value: float) -> None
     good |= {"max_queue_bytes": 1, "instances": 1}
     with pytest.raises(InputError, match=f"{field} is {value}"):
         BatchLimits(**{**good, field: value})
-
-
-async def test_enough_rows_do_not_wait_for_a_full_batch() -> None:
-    engine = EchoEngine()
-    batcher = Batcher(engine, limits(max_batch_size=100, delay_ms=3_600_000.0, preferred_batch_size=4))
-    requests = [asyncio.create_task(batcher.predict(marked([mark]))) for mark in range(4)]
-    assert [marks_of(answer) for answer in await asyncio.gather(*requests)] == [[0], [1], [2], [3]]
-    assert engine.batches == [[0, 1, 2, 3]]
-    await batcher.close()
-
-
-async def test_a_request_that_comes_alone_waits_only_where_there_was_company_lately(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    engine = EchoEngine()
-    batcher = Batcher(engine, limits(delay_ms=3_600_000.0))
-    first = asyncio.create_task(batcher.predict(marked([1])))
-    await settle()
-    assert not engine.batches  # a new batcher expects company
-    much_later_s = time.monotonic() + 51 * 3600
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: much_later_s)
-    second = asyncio.create_task(batcher.predict(marked([2])))  # finds company: both have waited long enough
-    await asyncio.gather(first, second)
-    third = asyncio.create_task(batcher.predict(marked([3])))
-    await settle()
-    assert engine.batches == [[1, 2]]
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: much_later_s + 60)
-    third.cancel()
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: much_later_s + 51 * 3600)
-    await settle()
-    assert marks_of(await batcher.predict(marked([4]))) == [4]
-    assert engine.batches == [[1, 2], [4]]
-    monkeypatch.undo()
-    await batcher.close()

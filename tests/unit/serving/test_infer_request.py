@@ -1,51 +1,13 @@
 """The parser of the Open Inference Protocol against requests that fit, nearly fit, and do not fit at all."""
 
-import contextlib
-import struct
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from google.protobuf.message import DecodeError
-from hypothesis import given
-from hypothesis import strategies as st
 
 from prelabel.errors import InputError
-from prelabel.images import ImageSpec
-from serving.infer_request import InferRequest, parse, split_bytes
 from serving.inference_v2 import open_inference_pb2 as pb
-
-SPEC = ImageSpec(2, 3, 1)
-MAX_IMAGES = 5
-
-Request = pb.ModelInferRequest
-
-
-def checked(request: Request) -> InferRequest:
-    return parse(request, SPEC, MAX_IMAGES)
-
-
-def pixels(count: int = 2, raw: bytes | None = None) -> Request:
-    """A request that fits: `count` images whose pixels count up from 0."""
-    request = Request(model_name="m", raw_input_contents=[bytes(range(6 * count)) if raw is None else raw])
-    request.inputs.add(name="images", datatype="UINT8", shape=[count, 2, 3, 1])
-    return request
-
-
-def files(*contents: bytes) -> Request:
-    request = Request(model_name="m", raw_input_contents=[joined(contents)])
-    request.inputs.add(name="encoded", datatype="BYTES", shape=[len(contents)])
-    return request
-
-
-def joined(elements: tuple[bytes, ...] | list[bytes]) -> bytes:
-    return b"".join(struct.pack("<I", len(element)) + element for element in elements)
-
-
-def typed(request: Request, **contents: list[int] | list[bytes]) -> Request:
-    del request.raw_input_contents[:]
-    request.inputs[0].contents.CopyFrom(pb.InferTensorContents(**contents))
-    return request
+from support.infer_requests import Request, checked, files, pixels, typed, with_parameter, with_shape
 
 
 def test_raw_pixels_are_the_images_row_by_row() -> None:
@@ -110,12 +72,6 @@ def test_the_timeout_is_in_microseconds_and_0_is_none(timeout_us: int, timeout_s
     assert checked(request).timeout_s == timeout_s
 
 
-def with_parameter(name: str, **value: str | float | bool) -> Request:
-    request = pixels()
-    request.parameters[name].CopyFrom(pb.InferParameter(**value))
-    return request
-
-
 def changed(request: Request, change: Callable[[Request], object]) -> Request:
     change(request)
     return request
@@ -126,12 +82,6 @@ def with_output(name: str, *parameters: str) -> Request:
     output = request.outputs.add(name=name)
     for parameter in parameters:
         output.parameters[parameter].int64_param = 1
-    return request
-
-
-def with_shape(request: Request, *shape: int) -> Request:
-    request.inputs[0].ClearField("shape")
-    request.inputs[0].shape.extend(shape)
     return request
 
 
@@ -210,122 +160,3 @@ def test_an_error_fits_the_headers_of_a_reply_whatever_it_quotes() -> None:
     with pytest.raises(InputError) as caught:
         checked(Request(inputs=[Request.InferInputTensor(name=long)] * 100))
     assert len(str(caught.value)) < 1000
-
-
-@given(st.lists(st.binary(max_size=20), max_size=6))
-def test_bytes_elements_come_back(elements: list[bytes]) -> None:
-    assert split_bytes(joined(elements), len(elements)) == elements
-
-
-@given(st.lists(st.binary(max_size=8), min_size=1, max_size=4), st.data())
-def test_truncated_bytes_are_refused(elements: list[bytes], data: st.DataObject) -> None:
-    raw = joined(elements)
-    with pytest.raises(InputError):
-        split_bytes(raw[: data.draw(st.integers(0, len(raw) - 1))], len(elements))
-
-
-@given(st.lists(st.binary(max_size=8), max_size=4), st.binary(min_size=1, max_size=8))
-def test_bytes_after_the_last_element_are_refused(elements: list[bytes], rest: bytes) -> None:
-    with pytest.raises(InputError):
-        split_bytes(joined(elements) + rest, len(elements))
-
-
-@given(st.binary(max_size=40), st.integers(0, 6))
-def test_any_bytes_are_elements_or_refused(raw: bytes, count: int) -> None:
-    try:
-        elements = split_bytes(raw, count)
-    except InputError:
-        return
-    assert len(elements) == count
-    assert joined(elements) == raw
-
-
-small = st.integers(-2, 7) | st.integers(-(2**63), 2**63 - 1)
-parameters = st.dictionaries(
-    st.sampled_from(["priority", "timeout", "other"]),
-    st.builds(lambda value: pb.InferParameter(int64_param=value), small)
-    | st.builds(lambda value: pb.InferParameter(string_param=value), st.sampled_from(["bulk", "interactive", "x"]))
-    | st.builds(lambda value: pb.InferParameter(bool_param=value), st.booleans())
-    | st.just(pb.InferParameter()),
-    max_size=2,
-)
-contents = st.builds(
-    pb.InferTensorContents,
-    uint_contents=st.lists(st.integers(0, 260), max_size=14),
-    bytes_contents=st.lists(st.binary(max_size=4), max_size=3),
-    int_contents=st.lists(st.integers(0, 3), max_size=1),
-)
-inputs = st.builds(
-    Request.InferInputTensor,
-    name=st.sampled_from(["images", "encoded", "other"]),
-    datatype=st.sampled_from(["UINT8", "BYTES", "FP32"]),
-    shape=st.lists(small, max_size=5) | st.builds(lambda b: [b, *SPEC.shape], small) | st.builds(lambda b: [b], small),
-    contents=st.none() | contents,
-)
-outputs = st.builds(Request.InferRequestedOutputTensor, name=st.sampled_from(["probabilities", "realness"]))
-raw_contents = (
-    st.binary(max_size=40)
-    | st.builds(bytes, st.sampled_from([6, 12, 18]))
-    | st.builds(joined, st.lists(st.binary(max_size=3), max_size=4))
-)
-
-
-@st.composite
-def requests(draw: st.DrawFn) -> Request:
-    """A request that fits, some fields of which are then replaced by anything."""
-    count = draw(st.integers(1, MAX_IMAGES))
-    good = [
-        pixels(count),
-        typed(pixels(count), uint_contents=list(range(6 * count))),
-        files(*[b"file"] * count),
-        typed(files(*[b"file"] * count), bytes_contents=[b"file"] * count),
-    ]
-    request = Request()
-    request.CopyFrom(draw(st.sampled_from(good)))
-    request.outputs.extend(draw(st.just([]) | st.lists(outputs, max_size=2)))
-    match draw(st.integers(0, 6)):
-        case 1:
-            request.inputs.append(draw(inputs))
-        case 2:
-            request.inputs[0].CopyFrom(draw(inputs))
-        case 3:
-            with_shape(request, *draw(st.lists(small, max_size=5)))
-        case 4:
-            request.raw_input_contents[:] = draw(st.lists(raw_contents, max_size=2))
-        case 5:
-            request.inputs[0].contents.CopyFrom(draw(contents))
-        case 6:
-            for name, value in draw(parameters).items():
-                request.parameters[name].CopyFrom(value)
-    return request
-
-
-@given(requests())
-def test_any_request_is_wholly_understood_or_refused(request_: Request) -> None:
-    try:
-        wanted = checked(request_)
-    except InputError:
-        return
-    (tensor,) = request_.inputs
-    assert len(wanted.images) == tensor.shape[0]
-    assert 1 <= len(wanted.images) <= MAX_IMAGES
-    if tensor.name == "images":
-        assert isinstance(wanted.images, np.ndarray)
-        assert (wanted.images.dtype, wanted.images.shape[1:]) == (np.uint8, SPEC.shape)
-    else:
-        assert all(isinstance(file, bytes) for file in wanted.images)
-    assert [output.name for output in request_.outputs] in ([], list(wanted.outputs))
-    assert wanted.timeout_s is None or wanted.timeout_s > 0
-
-
-@given(st.sampled_from([pixels(), files(b"a", b"bc"), with_parameter("timeout", int64_param=5)]), st.data())
-def test_a_damaged_message_is_understood_or_refused(request_: Request, data: st.DataObject) -> None:
-    message = bytearray(request_.SerializeToString())
-    for _ in range(data.draw(st.integers(1, 3))):
-        message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        damaged = Request.FromString(bytes(message[: data.draw(st.integers(0, len(message)))]))
-    except DecodeError:
-        return
-    with contextlib.suppress(InputError):
-        assert 1 <= len(checked(damaged).images) <= MAX_IMAGES

@@ -10,30 +10,25 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 
 from prelabel import __main__ as cli
 from prelabel.adapters.label_studio.backend import Backend
 from prelabel.adapters.label_studio.http import BackendServer
-from prelabel.adapters.label_studio.ids import IdIndex, hashes_of, index_of
-from prelabel.adapters.label_studio.images import Images, Places, parse_hosts
-from prelabel.adapters.label_studio.session import Session
+from prelabel.adapters.label_studio.images import Images, Places
 from prelabel.adapters.label_studio.stored import load_stored
-from prelabel.adapters.label_studio.token import Token
 from prelabel.adapters.rows import Predictions
 from prelabel.bulk import BulkConfig, run_bulk
 from prelabel.client import PrelabelClient
-from prelabel.errors import ImageError, InputError
+from prelabel.errors import InputError
 from prelabel.images import ImageSpec
 from prelabel.testing import FakeServer
-from support.label_studio import LEGACY_TOKEN, config
-from support.samples import ListModel, ListPredictor, ListSource, write_pile
+from support.label_studio import config
+from support.samples import ListModel, ListPredictor, ListSource
 
 CONFIG = config("low", "high", "none")
 
@@ -45,11 +40,6 @@ def predictions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     predictor = ListPredictor(ListModel("fake000000000000"))
     run_bulk(BulkConfig(directory, shard_size=8), ListSource(20, frozenset({3})), "pile", predictor, progress="none")
     return directory
-
-
-@pytest.fixture(scope="module")
-def pile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pile(tmp_path_factory.mktemp("served") / "pile", 4, broken=[2])
 
 
 @pytest.fixture
@@ -212,132 +202,6 @@ def test_predictions_and_server_of_different_models_are_refused(predictions: Pat
         Backend(load_stored(Predictions(predictions)), client, Images(Places()))
     with pytest.raises(InputError, match="give --predictions, --server or both"):
         Backend(None, None, Images(Places()))
-
-
-# Where images come from.
-
-
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("/data/local-files/?d=../secret", "lies outside of --local-files"),
-        ("/data/local-files/?d=/etc/passwd", "lies outside of --local-files"),
-        ("/data/local-files/?d=pile/link", "lies outside of --local-files"),
-        ("/data/local-files/?d=pile/%2e%2e/%2e%2e/secret", "lies outside of --local-files"),
-        ("/data/local-files/?d=pile", "is not there, or no file"),
-        ("/data/local-files/?d=pile/gone.png", "is not there, or no file"),
-        ("/data/local-files/?d=pile/large.png", "is larger than 1,000 bytes"),
-        ("http://169.254.169.254/latest/meta-data", "host 169.254.169.254 is not allowed (--allow-host)"),
-        ("http://allowed:81/x.png", "host allowed:81 is not allowed"),
-        ("http://allowed@evil/x.png", "host evil is not allowed"),
-        ("http://evil\\@allowed/x.png", "host evil is not allowed"),
-        ("http://evil\\@allowed:80/x.png", "host evil is not allowed"),
-        ("/data/local-files/?d=pile/%00", "cannot be read"),
-        ("/data/local-files/?d=" + "x" * 5000, "cannot be read"),
-        ("file:///etc/passwd", "cannot be fetched"),
-        ("s3://bucket/x.png", "cannot be fetched"),
-        ("/data/upload/1/x.png", "cannot be fetched"),
-        ("http://[bad/x.png", "is no address"),
-        ("data:image/png;base64,!!", "holds no base64"),
-        ("data:," + "x" * 1001, "is larger than 1,000 bytes"),
-        (None, "is NoneType and no address"),
-        (5, "is int and no address"),
-    ],
-)
-def test_images_come_from_named_places_only(pile: Path, address: object, message: str) -> None:
-    (pile.parent.parent / "secret").write_bytes(b"secret")
-    link = pile / "link"
-    if not link.is_symlink():
-        link.symlink_to(pile.parent.parent / "secret")
-    (pile / "large.png").write_bytes(bytes(1001))
-    images = Images(Places(pile.parent, parse_hosts("Allowed"), max_bytes=1000))
-    with pytest.raises(ImageError) as error:
-        images.get(address)
-    assert message in str(error.value)
-
-
-@contextmanager
-def web_server() -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            match self.path:
-                case "/good.png":
-                    self._answer(200, b"image")
-                case "/moved.png":
-                    self._answer(302, b"", Location="http://169.254.169.254/")
-                case "/large.png":
-                    self._answer(200, bytes(5000))
-                case "/data/upload/1/mine.png":
-                    self._answer(200 if self.headers["Authorization"] == f"Token {LEGACY_TOKEN}" else 401, b"mine")
-                case _:
-                    self._answer(404, b"")
-
-        def _answer(self, status: int, body: bytes, **headers: str) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def test_images_of_allowed_hosts_and_uploads() -> None:
-    with web_server() as host:
-        session = Session(f"http://{host}", Token(LEGACY_TOKEN))
-        images = Images(Places(hosts=parse_hosts(host), session=session, max_bytes=1000))
-        assert images.get(f"http://{host}/good.png") == b"image"
-        assert images.get("/data/upload/1/mine.png") == b"mine"
-        for name, message in (
-            ("moved", "answered 302"),
-            ("large", "is larger than 1,000 bytes"),
-            ("gone", "answered 404"),
-        ):
-            with pytest.raises(ImageError, match=message):
-                images.get(f"http://{host}/{name}.png")
-        with pytest.raises(ImageError, match=r"cannot be fetched: .*refused"):
-            Images(Places(hosts=parse_hosts("127.0.0.1:1"))).get("http://127.0.0.1:1/x.png")
-
-
-def test_allowed_hosts_are_hosts() -> None:
-    assert parse_hosts("") == frozenset()
-    assert parse_hosts("A.example,b:80") == {"a.example", "b:80"}
-    with pytest.raises(InputError, match="--allow-host http://a is not usable"):
-        parse_hosts("http://a")
-
-
-# Ids.
-
-
-def test_the_index_finds_what_is_in_it_and_nothing_else() -> None:
-    ids = [f"photos/{i}.png" for i in range(5000)]
-    index = index_of((identity, i) for i, identity in enumerate(ids))
-    assert len(index) == 5000
-    assert index.find(ids[::-1]).tolist() == list(range(4999, -1, -1))
-    assert index.find(["photos/5000.png", "", "ü"]).tolist() == [-1, -1, -1]
-    assert index_of([("a", 5), ("b", 6), ("a", 7)]).find(["a"]).tolist() == [5]
-    assert index_of([]).find(["a"]).tolist() == [-1]
-
-
-def test_an_id_takes_16_bytes() -> None:
-    hashes = hashes_of(map(str, range(100_000)))
-    assert len(np.unique(hashes)) == 100_000
-    index = IdIndex(hashes, np.arange(100_000))
-    assert sum(array.nbytes for array in vars(index).values()) == 1_600_000
-    assert index.find(["99999", "0", "100000"]).tolist() == [99_999, 0, -1]
-
-
-# The command.
 
 
 def test_the_command_serves_until_sigterm(predictions: Path) -> None:

@@ -1,7 +1,7 @@
 """The asyncio client against the test double; the logic that it shares with the other client has tests of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import grpc
@@ -12,20 +12,7 @@ from prelabel.client_aio import AsyncPrelabelClient
 from prelabel.errors import InputError, ModelNotFoundError, OverloadedError, RemoteError, ServerUnavailableError
 from prelabel.images import ImageSpec, Pixels
 from prelabel.testing import FakeServer
-from support.clients import CLASSES, SPEC, Time, assert_same, images
-
-UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer(CLASSES, SPEC) as fake:
-        yield fake
-
-
-@pytest.fixture
-def time() -> Time:
-    return Time()
+from support.clients import CLASSES, EXHAUSTED, SPEC, UNAVAILABLE, Time, assert_same, images
 
 
 @pytest.fixture

@@ -21,11 +21,6 @@ def servers() -> Iterator[tuple[FakeServer, FakeServer]]:
 
 
 @pytest.fixture
-def time() -> Time:
-    return Time()
-
-
-@pytest.fixture
 def client(servers: tuple[FakeServer, FakeServer], time: Time) -> Iterator[PrelabelClient]:
     addresses = [server.address for server in servers]
     with PrelabelClient(addresses, sleep=time.sleep, clock=time.clock) as connected:

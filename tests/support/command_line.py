@@ -1,0 +1,19 @@
+"""The command line as a user types it, in this process."""
+
+import pytest
+
+from prelabel import __main__ as cli
+
+
+def run(*arguments: object) -> int:
+    """Runs `prelabel`; returns its exit status."""
+    return cli.main([str(one) for one in arguments])
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """Returns what a command said that failed: one line."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ")
+    return line
