@@ -69,11 +69,11 @@ def render(text: str) -> str:
         ("bulk-speed", bulk_page.speed), ("bulk-growth", bulk_page.growth), ("bulk-paper", bulk_page.on_paper),
         ("bulk-cluster", bulk_page.cluster),
     ):  # fmt: skip
-        blocks[name] = functools.partial(bulk, make_from)
+        blocks[name] = functools.partial(lambda make: make(load("bulk")), make_from)
     blocks["select"] = lambda: select_bench.first_table(load("select"))
     blocks["select-methods"] = lambda: select_bench.methods_table(load("select"))
     blocks["select-next"] = lambda: select_bench.next_table(load("select"))
-    blocks["select-training"] = selected_training
+    blocks["select-training"] = lambda: select_training.table(load("select_training"))
     blocks["speed"] = lambda: training_speed.table(load("training_speed"))
 
     def block(match: re.Match[str]) -> str:
@@ -97,18 +97,6 @@ def demo() -> str:
             f"`{result['command']}`, commit {result['commit'][:12]}, {machine(result)}; not yet measured on a GPU.",
         ]
     )
-
-
-def bulk(make: Callable[[dict[str, Any]], str]) -> str:
-    """Returns figures of `make bench-bulk`, which may not have run yet."""
-    return make(load("bulk")) if (RESULTS / "bulk.json").exists() else "Not measured yet: `make bench-bulk`."
-
-
-def selected_training() -> str:
-    """Returns what selected images are worth to a training, which takes hours and may not have run yet."""
-    if not (RESULTS / "select_training.json").exists():
-        return f"Not measured yet: `{select_training.COMMAND}` (90 trainings of 600 steps, hours; resumes run by run)."
-    return select_training.table(load("select_training"))
 
 
 def install() -> str:
