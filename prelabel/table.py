@@ -21,7 +21,8 @@ import numpy as np
 from prelabel.errors import InputError
 from prelabel.predictions import PredictionBatch
 from prelabel.reading import readable, readable_parquet
-from prelabel.storage import LocalStorage, Storage, open_storage
+from prelabel.storage import Storage, open_storage
+from prelabel.storage_local import LocalStorage
 
 METADATA_KEY = b"prelabel"
 FILE_PATTERN = "part-*.parquet"

@@ -28,7 +28,7 @@ from prelabel.audit.report import write_report
 from prelabel.audit.suspects import SuspectConfig, find_suspects
 from prelabel.files import write_text_atomically
 from prelabel.sources.idx import read_idx
-from prelabel.storage import LocalStorage
+from prelabel.storage_local import LocalStorage
 from prelabel.table import read_predictions
 from scripts.provenance import provenance
 

@@ -27,7 +27,7 @@ from prelabel.ray_runner import ClusterOptions, ray_runner
 from prelabel.ray_worker import ClusterModel
 from prelabel.shards import Run, ShardStatistics
 from prelabel.sources import Source, open_source
-from prelabel.storage import LocalStorage
+from prelabel.storage_local import LocalStorage
 from prelabel.table import require_pyarrow
 
 Kind = Literal["decode", "infer", "run", "shards"]

@@ -14,7 +14,8 @@ from prelabel.reading import readable
 from prelabel.sources.base import Sample
 from prelabel.sources.folder import is_image_name, label_of, to_sample
 from prelabel.sources.names import Names
-from prelabel.storage import LocalStorage, Storage, is_url, locate, open_storage, printable
+from prelabel.storage import Storage, is_url, locate, open_storage, printable
+from prelabel.storage_local import LocalStorage
 
 
 class ListSource:

@@ -1,5 +1,7 @@
 """The command line as a user types it, in this process."""
 
+from pathlib import Path
+
 import pytest
 
 from prelabel import __main__ as cli
@@ -17,3 +19,9 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
     (line,) = captured.err.splitlines()
     assert line.startswith("error: ")
     return line
+
+
+def bulk(pile: Path, bundle: Path, *more: object) -> int:
+    """Runs `prelabel run` with a bundle, into the folder `out` beside the pile; returns its exit status."""
+    options = ("--device", "cpu", "--threads", 1, "--progress", "none", "--shard-size", 4)
+    return run("run", "--input", pile, "--model", bundle, "--output", pile.parent / "out", *options, *more)

@@ -14,7 +14,8 @@ from prelabel.errors import (
 )
 from prelabel.images import Pixels
 from prelabel.predictions import PredictionBatch
-from prelabel.storage import LOCK_FILE, LocalStorage
+from prelabel.storage import LOCK_FILE
+from prelabel.storage_local import LocalStorage
 from support.bulk_runs import bulk, check_rows, parts, rows
 from support.samples import ListModel, ListPredictor, ListSource
 

@@ -8,7 +8,7 @@ from prelabel.bulk import BulkConfig, run_bulk
 from prelabel.errors import InputError
 from prelabel.manifest import MANIFEST_FILE, what_changed, write_manifest
 from prelabel.sources import FolderSource
-from prelabel.storage import LocalStorage
+from prelabel.storage_local import LocalStorage
 from prelabel.table import read_predictions
 from support.samples import ListPredictor
 

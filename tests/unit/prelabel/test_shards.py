@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from prelabel.bulk import BulkConfig, run_bulk
 from prelabel.output import finished_shards, read_run
 from prelabel.shards import Counts, Run, ShardStatistics, cause_of, confidence_histogram, count_causes
-from prelabel.storage import LocalStorage
+from prelabel.storage_local import LocalStorage
 from prelabel.table import read_predictions
 from support.samples import ListPredictor, ListSource
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from prelabel.errors import InputError
 from prelabel.sources import open_source
 from prelabel.sources.idx import IdxSource, labels_name, read_idx
-from prelabel.storage import LocalStorage
+from prelabel.storage_local import LocalStorage
 
 IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from prelabel.errors import InputError
 from prelabel.sources import ParquetSource, Sample, open_source
-from prelabel.storage import LocalStorage
+from prelabel.storage_local import LocalStorage
 
 
 def write(path: Path, metadata: object = None, row_group_size: int | None = None, **columns: Any) -> Path:

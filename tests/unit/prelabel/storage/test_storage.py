@@ -7,7 +7,8 @@ from typing import IO
 import pytest
 
 from prelabel.errors import InputError
-from prelabel.storage import LOCK_FILE, LocalStorage, is_url, open_storage
+from prelabel.storage import LOCK_FILE, is_url, open_storage
+from prelabel.storage_local import LocalStorage
 
 
 class BrokenError(Exception):
