@@ -133,6 +133,13 @@ def options(pile: Path, bundle: Path, output: Path, address: str) -> list[str]:
     return ["run", "--runner", "ray", *map(str, named)]
 
 
+def error_in(stream: str) -> str:
+    """Returns the error that ended a command, from its lines of JSON."""
+    last = json.loads(stream.splitlines()[-1])
+    assert last["event"] == "error"
+    return str(last["text"])
+
+
 def shards(output: Path) -> list[Path]:
     return sorted(output.glob("part-*.parquet"))
 
@@ -194,8 +201,8 @@ def test_where_nothing_is_left_to_do_no_cluster_is_asked(
     assert "0 files written, 15 were there" in capsys.readouterr().out
     shards(output)[0].unlink()
     assert main(options(pile, tiny_bundle, output, away)) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: no Ray cluster at 127.0.0.1:1: [Errno 111] Connection refused; ")
+    error = error_in(capsys.readouterr().err)
+    assert error.startswith("no Ray cluster at 127.0.0.1:1: [Errno 111] Connection refused; ")
 
 
 def test_a_model_that_does_not_load_on_a_node_is_named(
@@ -207,8 +214,8 @@ def test_a_model_that_does_not_load_on_a_node_is_named(
     files = {MODEL_FILE: sha256_file(bundle / MODEL_FILE)}
     (bundle / BUNDLE_FILE).write_text(dataclasses.replace(described, files=files).to_json())
     assert main(options(pile, bundle, place / "broken" / "out", nodes.cluster.address)) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert re.match(r"error: a worker on node \S+: device cpu does not work here: .*; 0 of 90 images are done", error)
+    error = error_in(capsys.readouterr().err)
+    assert re.match(r"a worker on node \S+: device cpu does not work here: .*; 0 of 90 images are done", error)
 
 
 def test_a_shard_that_kills_its_workers_ends_the_run_and_is_named(
@@ -223,6 +230,6 @@ def test_a_shard_that_kills_its_workers_ends_the_run_and_is_named(
     (nodes.gates / "deadly").touch()
     assert main([*options(pile, tiny_bundle, place / "deadly", nodes.cluster.address), "--actors", "1"]) == 2
     captured = capsys.readouterr()
-    error = captured.err.splitlines()[-1]
-    assert re.match(r"error: 2 workers died during shard 0, the last one on \S+ \(.*\): .*; 0 of 90 images", error)
+    error = error_in(captured.err)
+    assert re.match(r"2 workers died during shard 0, the last one on \S+ \(.*\): .*; 0 of 90 images", error)
     assert captured.out == ""
