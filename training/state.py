@@ -36,8 +36,6 @@ class State:
     """float32 [K]: slow moving average of the classes that D gives the pile."""
     held_out_accuracy: tf.Variable
     """float32 scalar, 0..1: moving average of D's accuracy on labels that are held out (`training.trust`)."""
-    seen_accuracy: tf.Variable
-    """float32 scalar, 0..1: the same on labels that D learns from."""
     total_steps: tf.Variable
     """int32: steps of the whole run; the recipe's, or what `--minutes` leaves time for."""
 
@@ -54,7 +52,6 @@ class State:
             "joint_mean": [self.joint_mean],
             "class_mean": [self.class_mean],
             "held_out_accuracy": [self.held_out_accuracy],
-            "seen_accuracy": [self.seen_accuracy],
             "total_steps": [self.total_steps],
         }
 
@@ -87,7 +84,6 @@ def build_state(data: TrainingSet, recipe: Recipe, seed: int) -> State:
         joint_mean=_statistic(tf.fill([class_count, class_count], 1.0 / class_count**2), "joint_mean"),
         class_mean=_statistic(tf.fill([class_count], 1.0 / class_count), "class_mean"),
         held_out_accuracy=_statistic(tf.constant(1.0 / class_count), "held_out_accuracy"),
-        seen_accuracy=_statistic(tf.constant(1.0 / class_count), "seen_accuracy"),
         total_steps=total_steps,
     )
 

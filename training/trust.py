@@ -19,6 +19,8 @@ HELD_OUT = 5
 """One label in so many is held out during probation."""
 PROBATION = 0.4
 """Share of the run after which all labels are learnt from."""
+WORTH = 0.25
+"""Share of the way from chance to no errors up to which the pile counts for nothing, and from twice which for all."""
 DECAY = 0.98
 """The accuracy on held-out labels, about six in a step, is averaged over about 50 steps."""
 
@@ -42,35 +44,25 @@ def on_probation(state: State, number: tf.Tensor) -> tf.Tensor:
 
 
 def pile_trust(state: State) -> tf.Tensor:
-    """Returns the factor on the pile's losses, float32 scalar, 0..1: (a - 1 / K) / (1 - 1 / K).
+    """Returns the factor on the pile's losses, float32 scalar, 0..1.
 
-    Here a is the average of D's accuracy on strong views of the held-out images. Squared, the factor rises too late.
+    With the skill s = (a - 1 / K) / (1 - 1 / K), where a is the average of D's accuracy on strong views of the held-out
+    images: 0 up to `WORTH`, s from twice that on. A D that knows less makes itself worse from the pile.
     """
     chance = 1.0 / state.class_mean.shape[0]
-    return tf.maximum(state.held_out_accuracy - chance, 0.0) / (1.0 - chance)
+    skill = (state.held_out_accuracy - chance) / (1.0 - chance)
+    return skill * tf.clip_by_value((skill - WORTH) / WORTH, 0.0, 1.0)
 
 
 def note_accuracy(state: State, hits: tf.Tensor, held_out: tf.Tensor) -> None:
-    """Moves the averages behind `pile_trust`.
-
-    When no label is held out any more, the accuracy on held-out labels is taken to grow in proportion to that on labels
-    which D learns from: where these were learnt by heart, both stay what they are.
+    """Moves the average behind `pile_trust`; when no label is held out any more, it stays what it is.
 
     Args:
-        state: Holds the averages.
+        state: Holds the average.
         hits: float32 [B], 1 where D is right about a labelled image.
         held_out: float32 [B], 1 where that image is held out in this step.
     """
-    seen = _moved(state.seen_accuracy, hits, 1.0 - held_out)
-    known = _moved(state.held_out_accuracy, hits, held_out)
-    grown = tf.minimum(state.held_out_accuracy * seen / state.seen_accuracy, 1.0)
-    some = mean_over_replicas(tf.reduce_sum(held_out)) > 0.0
-    state.held_out_accuracy.assign(tf.where(some, known, grown))
-    state.seen_accuracy.assign(seen)
-
-
-def _moved(average: tf.Variable, hits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Returns `average` (over 0) moved towards the mean of `hits` with `weights`; by nothing if all are 0."""
-    count = mean_over_replicas(tf.reduce_sum(weights))
-    now = mean_over_replicas(tf.reduce_sum(weights * hits)) / tf.maximum(count, 1e-6)
-    return tf.where(count > 0.0, DECAY * average + (1.0 - DECAY) * now, average)
+    count = mean_over_replicas(tf.reduce_sum(held_out))
+    now = mean_over_replicas(tf.reduce_sum(held_out * hits)) / tf.maximum(count, 1e-6)
+    moved = DECAY * state.held_out_accuracy + (1.0 - DECAY) * now
+    state.held_out_accuracy.assign(tf.where(count > 0.0, moved, state.held_out_accuracy))
