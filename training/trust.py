@@ -3,7 +3,7 @@
 On a plain background the classes that tell the pile's images apart best are mostly the wanted ones. In photographs
 background and colour vary as much, and before D has learnt from the labels what to look at, mutual information and
 adversarial views hold it to classes of backgrounds, from which it does not come back. So a fifth of the labels is held
-out at first, and the pile's losses weigh as much as D's accuracy on them allows.
+out at first, and the pile's losses weigh as much as D's accuracy on them allows: nothing where it is low.
 """
 
 import numpy as np
