@@ -69,7 +69,7 @@ def render(text: str) -> str:
         ("bulk-speed", bulk_page.speed), ("bulk-growth", bulk_page.growth), ("bulk-paper", bulk_page.on_paper),
         ("bulk-cluster", bulk_page.cluster),
     ):  # fmt: skip
-        blocks[name] = functools.partial(lambda make: make(load("bulk")), make_from)
+        blocks[name] = functools.partial(_of_bulk, make_from)
     blocks["select"] = lambda: select_bench.first_table(load("select"))
     blocks["select-methods"] = lambda: select_bench.methods_table(load("select"))
     blocks["select-next"] = lambda: select_bench.next_table(load("select"))
@@ -97,6 +97,10 @@ def demo() -> str:
             f"`{result['command']}`, commit {result['commit'][:12]}, {machine(result)}; not yet measured on a GPU.",
         ]
     )
+
+
+def _of_bulk(make: Callable[[dict[str, Any]], str]) -> str:
+    return make(load("bulk"))
 
 
 def install() -> str:

@@ -77,7 +77,9 @@ def load_classifier(path: Path, discriminator: keras.Model) -> None:
         names = sorted(name for name in content.files if name.startswith("teacher/"))
         shapes = [content[name].shape for name in names]
         if shapes != [tuple(variable.shape) for variable in discriminator.variables]:
-            raise TrainingError(f"checkpoint {path} is of another discriminator ({len(names)} variables)")
+            raise TrainingError(
+                f"checkpoint {path} is of another discriminator, as another version of prelabel made it: train it again"
+            )
         for name, variable in zip(names, discriminator.variables, strict=True):
             variable.assign(content[name])
 

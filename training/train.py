@@ -93,8 +93,9 @@ def train(options: Options) -> Summary:
         logger.info("%s is finished already: test accuracy %s", options.output, finished["test_accuracy"])
         return finished
     logger.info(
-        "%d labelled, %d unlabelled images, %s, %d classes, augmentation %s",
+        "%d labelled, %d unlabelled images, %s, %d classes, augmentation %s, step size %g",
         len(data.labelled), len(data.unlabelled), "x".join(map(str, data.spec.shape)), len(data.classes), kind,
+        recipe.learning_rate,
     )  # fmt: skip
 
     # Networks, and the state they are in.

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 import grpc
 import numpy as np
@@ -152,10 +153,8 @@ async def test_a_stream_that_is_left_early_is_over_and_the_client_goes_on(
     assert server.images < 20
 
 
-async def test_a_cancelled_task_is_cancelled_and_the_client_goes_on(
-    server: FakeServer, client: AsyncPrelabelClient
-) -> None:
-    server.hold()
+async def in_flight(server: FakeServer, client: AsyncPrelabelClient) -> list[asyncio.Task[Any]]:
+    """Starts a request and a stream; returns when the server has both."""
 
     async def stream() -> None:
         async for _ in client.predict_stream([images(1)]):
@@ -165,6 +164,14 @@ async def test_a_cancelled_task_is_cancelled_and_the_client_goes_on(
     async with asyncio.timeout(60):
         while server.calls < 2:
             await asyncio.sleep(0)
+    return tasks
+
+
+async def test_a_cancelled_task_is_cancelled_and_the_client_goes_on(
+    server: FakeServer, client: AsyncPrelabelClient
+) -> None:
+    server.hold()
+    tasks = await in_flight(server, client)
     for task in tasks:
         task.cancel()
     assert [type(one) for one in await asyncio.gather(*tasks, return_exceptions=True)] == [asyncio.CancelledError] * 2
@@ -175,15 +182,7 @@ async def test_a_cancelled_task_is_cancelled_and_the_client_goes_on(
 async def test_closing_ends_what_is_in_flight_with_an_error_and_forbids_more(server: FakeServer) -> None:
     server.hold()
     client = AsyncPrelabelClient(server.address)
-
-    async def stream() -> None:
-        async for _ in client.predict_stream([images(1)]):
-            pass
-
-    tasks = [asyncio.create_task(client.predict(images(1))), asyncio.create_task(stream())]
-    async with asyncio.timeout(60):
-        while server.calls < 2:
-            await asyncio.sleep(0)
+    tasks = await in_flight(server, client)
     await client.close()
     for ended in await asyncio.gather(*tasks, return_exceptions=True):
         assert isinstance(ended, ServerUnavailableError)
