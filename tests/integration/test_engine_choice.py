@@ -16,10 +16,10 @@ from prelabel.engine_choice import Way, images_per_s, pick
 from prelabel.errors import DeviceError, InputError
 from prelabel.precisions import PrecisionFigures
 from support.bundles import with_precisions
+from support.cpu import HAS_BFLOAT16
 
 ORT_F32, OV_F32 = Way("cpu", "onnxruntime", "float32"), Way("cpu", "openvino", "float32")
 OV_BF16, OV_INT8 = Way("cpu", "openvino", "bfloat16"), Way("cpu", "openvino", "int8")
-HAS_BFLOAT16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 ALLOWED = (
     PrecisionFigures("bfloat16", "openvino", "hint", True, "ok", 5000, "test split", 0.9995, 0.004),
