@@ -143,7 +143,7 @@ def plain(data: TrainingSet) -> Run:
             update(
                 state.discriminator_optimizer,
                 discriminator,
-                lambda _: losses.supervised_loss(classify(x), y, tf.ones(tf.shape(y))),
+                lambda _: losses.supervised_loss(classify(x), y),
             ),
             update(state.unsupervised_optimizer, discriminator, unlabelled_loss),
             update(

@@ -6,8 +6,6 @@ al. 2016, section 5), D(x) = 1 - 1 / (sum exp(l) + 1) = sigmoid(r) with r = logs
 
 import tensorflow as tf
 
-from training.distribute import mean_over_replicas
-
 
 def real_logit(logits: tf.Tensor) -> tf.Tensor:
     """Returns r = logsumexp(logits), float32 [B], for logits float32 [B, K].
@@ -24,10 +22,9 @@ def realness(logits: tf.Tensor) -> tf.Tensor:
     return tf.sigmoid(real_logit(logits))
 
 
-def supervised_loss(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Mean cross-entropy of labels int32 [B] under softmax(logits), with weights float32 [B] of the images."""
-    each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    return tf.reduce_sum(weights * each) / tf.maximum(mean_over_replicas(tf.reduce_sum(weights)), 1e-6)
+def supervised_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Mean cross-entropy of labels int32 [B] under softmax(logits)."""
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
 
 
 def unsupervised_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:

@@ -17,7 +17,8 @@ from training.dataset import Dataset
 from training.provenance import code_version
 
 WRITTEN = (
-    "training.json", "metrics.csv", "curves.png", "samples.png", "samples", "checkpoints", "tensorboard", "config.json"
+    "training.json", "metrics.csv", "curves.png", "samples.png", "samples", "checkpoints", "tensorboard", "skill.json",
+    "config.json",
 )  # fmt: skip
 """What training writes and `--overwrite` removes; config.json last: a kill in between leaves the folder ours."""
 

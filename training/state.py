@@ -34,8 +34,8 @@ class State:
     """float32 [K, K]: moving average of the joint distribution of two views' classes."""
     class_mean: tf.Variable
     """float32 [K]: slow moving average of the classes that D gives the pile."""
-    held_out_accuracy: tf.Variable
-    """float32 scalar, 0..1: moving average of D's accuracy on labels that are held out (`training.trust`)."""
+    seen_accuracy: tf.Variable
+    """float32 scalar, 0..1: moving average of D's accuracy on the labelled images (`training.trust`)."""
     total_steps: tf.Variable
     """int32: steps of the whole run; the recipe's, or what `--minutes` leaves time for."""
 
@@ -51,7 +51,7 @@ class State:
             "pseudo_label_mean": [self.pseudo_label_mean],
             "joint_mean": [self.joint_mean],
             "class_mean": [self.class_mean],
-            "held_out_accuracy": [self.held_out_accuracy],
+            "seen_accuracy": [self.seen_accuracy],
             "total_steps": [self.total_steps],
         }
 
@@ -83,7 +83,7 @@ def build_state(data: TrainingSet, recipe: Recipe, seed: int) -> State:
         pseudo_label_mean=_statistic(tf.fill([class_count], 1.0 / class_count), "pseudo_label_mean"),
         joint_mean=_statistic(tf.fill([class_count, class_count], 1.0 / class_count**2), "joint_mean"),
         class_mean=_statistic(tf.fill([class_count], 1.0 / class_count), "class_mean"),
-        held_out_accuracy=_statistic(tf.constant(1.0 / class_count), "held_out_accuracy"),
+        seen_accuracy=_statistic(tf.constant(1.0 / class_count), "seen_accuracy"),
         total_steps=total_steps,
     )
 

@@ -19,7 +19,7 @@ from training.dataset import TrainingSet
 from training.distribute import mean_over_replicas, part_of_loss, share
 from training.prior import class_prior as make_class_prior
 from training.state import State, call_frozen_statistics, move_teacher, to_network_range
-from training.trust import held_out_labels, is_guarded, note_accuracy, on_probation, pile_trust
+from training.trust import note_accuracy, pile_trust
 
 Metrics = dict[str, tf.Tensor]
 ALIGNMENT_DECAY = 0.99
@@ -33,16 +33,23 @@ ESTIMATE_FROM, ESTIMATE_TO = 0.2, 0.4
 
 
 def make_step(
-    state: State, data: TrainingSet, recipe: Recipe, kind: Kind, seed: int, class_prior: str = "balanced"
+    state: State,
+    data: TrainingSet,
+    recipe: Recipe,
+    kind: Kind,
+    seed: int,
+    class_prior: str = "balanced",
+    pile_worth: float | None = None,
 ) -> Callable[..., Metrics]:
-    """Returns the compiled step; `class_prior` as in `Options`.
+    """Returns the compiled step; `class_prior` as in `Options`, `pile_worth` as `training.trust.pile_trust`'s `most`.
+
+    Without a `pile_worth` the pile's losses have their whole weight from the start.
 
     It takes (labelled, unlabelled, step): positions int64 [B] in the data's arrays and the step's number, int32 scalar.
     It returns float32 scalars by name: columns of metrics.csv (training.recorder.COLUMNS).
     """
     labelled_images, unlabelled_images = tf.constant(data.labelled), tf.constant(data.unlabelled)
     labels = tf.constant(data.labels)
-    may_be_held_out = tf.constant(held_out_labels(data.labels), tf.float32)
     given_prior = tf.constant(make_class_prior(class_prior, data.classes, data.labels))
     weak, strong = VIEWS[kind]
 
@@ -61,7 +68,7 @@ def make_step(
             x = random_view(x, strong if recipe.labelled_view == "strong" else weak, kind, seeds[0])
         x, y = share(x), share(y)
         if not recipe.unlabelled_batch:
-            metrics = update_supervised(state, x, y, tf.zeros(tf.shape(y)))
+            metrics = update_supervised(state, x, y)
         else:
             u = to_network_range(tf.gather(unlabelled_images, unlabelled))
             z = share(tf.random.stateless_normal([recipe.generated_batch, recipe.latent_size], seeds[3]))
@@ -72,13 +79,8 @@ def make_step(
             pseudo_labels = None
             if recipe.consistency_weight:
                 pseudo_labels = make_pseudo_labels(state, weak_views, prior, recipe)
-            trust, held_out = tf.ones([]), tf.zeros(tf.shape(labelled))
-            if is_guarded(kind, recipe):
-                trust = pile_trust(state)
-                held_out = share(tf.gather(may_be_held_out, labelled)) * tf.cast(
-                    on_probation(state, number), tf.float32
-                )
-            batch = RealImages(x, y, share(held_out), weak_views, strong_views, noise, pseudo_labels, trust)
+            trust = tf.ones([]) if pile_worth is None else pile_trust(state, pile_worth)
+            batch = RealImages(x, y, weak_views, strong_views, noise, pseudo_labels, trust)
             update = update_fused if recipe.fused else update_apart
             metrics, real_features = update(state, batch, z, number, prior, recipe)
             if state.generator is not None:
@@ -98,8 +100,6 @@ class RealImages:
     """[B, H, W, C]"""
     labels: tf.Tensor
     """int32 [B]"""
-    held_out: tf.Tensor
-    """float32 [B]: 1 for images whose labels D does not learn from in this step, else 0"""
     weak_views: tf.Tensor
     """[U, H, W, C] of the unlabelled images"""
     strong_views: tf.Tensor
@@ -124,39 +124,30 @@ def estimated_prior(start: tf.Tensor, state: State, number: tf.Tensor) -> tf.Ten
     return tf.nn.softmax((1.0 - trust) * tf.math.log(start) + trust * tf.math.log(state.class_mean + 1e-6))
 
 
-def update_supervised(state: State, x: tf.Tensor, y: tf.Tensor, held_out: tf.Tensor) -> Metrics:
-    """D on labelled (x, y), but for those that are held out."""
+def update_supervised(state: State, x: tf.Tensor, y: tf.Tensor) -> Metrics:
+    """D on labelled (x, y)."""
     variables = state.discriminator.trainable_variables
     with tf.GradientTape() as tape:
         logits, _ = state.discriminator(x, training=True)
-        loss, metrics = supervised_loss(state, logits, y, held_out)
+        loss, metrics = supervised_loss(state, logits, y)
         part = part_of_loss(loss)
     state.discriminator_optimizer.apply(tape.gradient(part, variables), variables)
     return metrics
 
 
-def supervised_loss(
-    state: State, logits: tf.Tensor, labels: tf.Tensor, held_out: tf.Tensor
-) -> tuple[tf.Tensor, Metrics]:
-    """Returns the cross-entropy of labelled images that are not held out (float32 scalar) and its metrics.
-
-    Args:
-        state: Keeps the accuracy on those that are.
-        logits: float32 [B, K].
-        labels: int32 [B].
-        held_out: float32 [B], 0 or 1.
-    """
-    loss = losses.supervised_loss(logits, labels, 1.0 - held_out)
-    hits = tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32)
-    note_accuracy(state, hits, held_out)
-    return loss, {"loss_supervised": loss, "labelled_accuracy": tf.reduce_mean(hits)}
+def supervised_loss(state: State, logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, Metrics]:
+    """Returns the cross-entropy of labelled images (logits float32 [B, K], labels int32 [B]) and its metrics."""
+    loss = losses.supervised_loss(logits, labels)
+    accuracy = tf.reduce_mean(tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32))
+    note_accuracy(state, accuracy)
+    return loss, {"loss_supervised": loss, "labelled_accuracy": accuracy}
 
 
 def update_apart(
     state: State, real: RealImages, z: tf.Tensor, number: tf.Tensor, prior: tf.Tensor, recipe: Recipe
 ) -> tuple[Metrics, tf.Tensor]:
     """D on labelled (x, y), then D on unlabelled x and generated G(z); returns D's features of the real images, too."""
-    metrics = update_supervised(state, real.labelled, real.labels, real.held_out)
+    metrics = update_supervised(state, real.labelled, real.labels)
     fakes = None if state.generator is None else call_frozen_statistics(state.generator, z)
     variables = state.discriminator.trainable_variables
     with tf.GradientTape() as tape:
@@ -181,7 +172,7 @@ def update_fused(
     with tf.GradientTape() as tape:
         logits, features = state.discriminator(tf.concat([real.labelled, real.strong_views], axis=0), training=True)
         labelled_logits, strong_logits = tf.split(logits, sizes)
-        supervised, labelled_metrics = supervised_loss(state, labelled_logits, real.labels, real.held_out)
+        supervised, labelled_metrics = supervised_loss(state, labelled_logits, real.labels)
         total, metrics = pile_loss(tape, state, real, strong_logits, fakes, number, prior, recipe)
         part = part_of_loss(supervised + total)
     state.discriminator_optimizer.apply(tape.gradient(part, variables), variables)

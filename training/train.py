@@ -29,6 +29,7 @@ from prelabel.images import Pixels
 from prelabel.progress import Progress
 from training.augment import choose_kind, fitted
 from training.batches import BalancedSampler, EpochSampler
+from training.budget import TIMED_STEPS, fitting_steps
 from training.checkpoint import list_checkpoints, load_checkpoint, read_meta, save_checkpoint
 from training.config import Options
 from training.dataset import load_dataset, load_test
@@ -37,17 +38,17 @@ from training.evaluate import Classifier
 from training.health import Watch
 from training.precision import choose_precision, precision
 from training.prior import class_prior
+from training.probe import pile_skill
 from training.recorder import SAMPLES_PER_ROW, Recorder, Row, plot_curves
 from training.run import check_folder, describe, finished_run, open_run
 from training.state import Settler, State, build_state
 from training.step import make_step
+from training.trust import is_guarded, labels_alone, worth
 
 logger = logging.getLogger(__name__)
 
 ROW_EVERY = 50
 """Steps between rows of metrics.csv."""
-TIMED_STEPS = (20, 80)
-"""Steps between which `--minutes` measures the speed: after compiling, before the first evaluation."""
 HIDDEN_IMAGES = 5000
 """Images of the evaluation during training: +- 0.2 points, a second of computing."""
 
@@ -98,6 +99,23 @@ def train(options: Options) -> Summary:
         recipe.learning_rate,
     )  # fmt: skip
 
+    # What the pile is worth, where it does not go without saying.
+    pile_worth, elapsed_s = None, 0.0
+    if is_guarded(kind, recipe):
+        known, elapsed_s = pile_skill(options, data, recipe, kind, strategy)
+        pile_worth = worth(known)
+        way = f"{100.0 * known.value:.0f} % of the way from chance to no errors, give or take {100.0 * known.error:.0f}"
+        logger.info("of labels that it did not see, D knows %s; the pile weighs up to %.2g", way, pile_worth)
+        if pile_worth == 0.0:
+            recipe = labels_alone(recipe)
+            logger.warning(
+                "these labels teach D too little to gain from the pile (%s): it learns from the labels alone, without "
+                "a generator, and its realness says little; label more images",
+                way,
+            )
+
+    meta["pile_weight"] = 1.0 if pile_worth is None else pile_worth
+
     # Networks, and the state they are in.
     # Layers are numbered through a process, and their names decide in which order TensorFlow adds up: without this, a
     # second training in one process would round otherwise than the first.
@@ -105,8 +123,8 @@ def train(options: Options) -> Summary:
     keras.utils.set_random_seed(options.seed)
     with strategy.scope(), precision(choose_precision(options.precision)):
         state = build_state(data, recipe, options.seed)
-        step = make_step(state, data, recipe, kind, options.seed, options.class_prior)
-    start, elapsed_s = 0, 0.0
+        step = make_step(state, data, recipe, kind, options.seed, options.class_prior, pile_worth)
+    start = 0
     sums: dict[str, float] = {}
     if existing := list_checkpoints(options.output / "checkpoints"):
         start, sums, elapsed_s = resume(existing, state)
@@ -179,6 +197,7 @@ def train(options: Options) -> Summary:
         "labels": len(data.labels),
         "unlabelled": len(data.unlabelled),
         "skipped": len(dataset.skipped),
+        "pile_weight": meta["pile_weight"],
         "seed": options.seed,
         "steps": total,
         "seconds": elapsed_s + time.monotonic() - started,
@@ -195,17 +214,6 @@ def resume(existing: list[Path], state: State) -> tuple[int, dict[str, float], f
     step = load_checkpoint(existing[-1], state)
     meta = read_meta(existing[-1])
     return step, meta["sums"], meta["elapsed_s"]
-
-
-def fitting_steps(minutes: float, started: float, timed_from: float, now: float) -> int:
-    """Fits a run that has taken its timed steps into `minutes`; the times are monotonic seconds.
-
-    Returns the steps that are left to take, as many as the timed ones at least: less is no training, and the budget was
-    too small for it. A twentieth of the time is for evaluations and checkpoints.
-    """
-    step_s = (now - timed_from) / (TIMED_STEPS[1] - TIMED_STEPS[0])
-    left_s = 0.95 * (60.0 * minutes - (now - started))
-    return max(TIMED_STEPS[1], int(left_s / step_s))
 
 
 def add_up(sums: dict[str, float], metrics: dict[str, tf.Tensor], step: int) -> None:

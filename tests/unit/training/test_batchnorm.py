@@ -68,14 +68,14 @@ def test_the_trap_a_frozen_batch_normalization_ignores_training_true() -> None:
 def test_the_supervised_update_moves_d_alone(state_and_inputs: tuple[State, Any, Any, Any, Any]) -> None:
     state, x, y, _, _ = state_and_inputs
     before = snapshot(state)
-    update_supervised(state, x, y, tf.zeros(len(y)))
+    update_supervised(state, x, y)
     assert moved(before, snapshot(state)) == {"d/weights", "d/statistics"}
 
 
 def test_both_updates_of_d_move_d_alone(state_and_inputs: tuple[State, Any, Any, Any, Any]) -> None:
     state, x, y, u, z = state_and_inputs
     before = snapshot(state)
-    update_d(state, RealImages(x, y, tf.zeros(len(y)), u, u, u[:0], None, tf.ones([])), z)
+    update_d(state, RealImages(x, y, u, u, u[:0], None, tf.ones([])), z)
     assert moved(before, snapshot(state)) == {"d/weights", "d/statistics"}
 
 
@@ -97,7 +97,7 @@ def test_only_real_images_move_ds_statistics(state_and_inputs: tuple[State, Any,
     layer_inputs = keras.Model(state.discriminator.input, state.discriminator.layers[3].output)
     labelled, unlabelled = (layer_inputs(images).numpy().mean(axis=(0, 1, 2)) for images in (x, u))
     expected = 0.99 * 0.01 * labelled + 0.01 * unlabelled  # momentum .99 from zero, one update after the other
-    update_d(state, RealImages(x, y, tf.zeros(len(y)), u, u, u[:0], None, tf.ones([])), z)
+    update_d(state, RealImages(x, y, u, u, u[:0], None, tf.ones([])), z)
     np.testing.assert_allclose(mean.numpy(), expected, rtol=1e-4, atol=1e-7)
 
 

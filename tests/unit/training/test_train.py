@@ -13,7 +13,9 @@ from PIL import Image
 
 from prelabel.errors import InputError, TrainingError
 from support.datasets import write_idx_dataset
+from training import probe
 from training import train as loop
+from training.budget import fitting_steps
 from training.checkpoint import list_checkpoints, load_checkpoint, read_meta
 from training.config import Options
 from training.dataset import Dataset, Evaluation, TrainingSet
@@ -21,6 +23,7 @@ from training.recorder import read_metrics
 from training.run import options_of
 from training.state import build_state
 from training.train import train
+from training.trust import Skill
 
 
 def options(data: Path, output: Path, **changes: Any) -> Options:
@@ -216,8 +219,8 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(
 
 
 def test_a_time_budget_sets_the_number_of_steps() -> None:
-    assert loop.fitting_steps(10, started=0.0, timed_from=30.0, now=36.0) == int(0.95 * (600 - 36) / 0.1)
-    assert loop.fitting_steps(0.1, started=0.0, timed_from=30.0, now=36.0) == 80  # too small a budget
+    assert fitting_steps(10, started=0.0, timed_from=30.0, now=36.0) == int(0.95 * (600 - 36) / 0.1)
+    assert fitting_steps(0.1, started=0.0, timed_from=30.0, now=36.0) == 80  # too small a budget
 
 
 def test_a_run_with_a_time_budget_ends_and_says_its_steps(
@@ -245,3 +248,31 @@ def test_a_wrong_class_prior_leaves_the_folder_free(finished: tuple[Path, Path],
     with pytest.raises(InputError, match="3 numbers over 0 wanted"):
         train(options(finished[0], tmp_path / "run", class_prior="1,2"))
     assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize(("skill", "pile"), [(Skill(0.2, 0.1), False), (Skill(0.6, 0.1), True)])
+def test_photographs_learn_from_the_pile_where_labels_tell_enough(
+    skill: Skill, pile: bool, finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+    monkeypatch.setattr(probe, "held_out_skill", lambda *_: measured.append(1) or skill)
+    chosen = options(finished[0], tmp_path / "run", augment="natural", preset="default")
+    train(chosen)
+    assert (tmp_path / "run" / "samples.png").exists() == pile
+    assert json.loads((tmp_path / "run" / "skill.json").read_text())["value"] == pytest.approx(skill.value)
+    (tmp_path / "run" / "training.json").unlink()
+    train(chosen)
+    assert len(measured) == 1  # a run that goes on knows it
+    train(dataclasses.replace(chosen, overwrite=True))
+    assert len(measured) == 2
+
+
+def test_an_unreadable_skill_is_measured_again(
+    finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "held_out_skill", lambda *_: Skill(0.6, 0.1))
+    chosen = options(finished[0], tmp_path / "run", augment="natural", preset="default")
+    summary = train(chosen)
+    (tmp_path / "run" / "training.json").unlink()
+    (tmp_path / "run" / "skill.json").write_text("{")
+    assert train(chosen)["hidden_accuracy"] == summary["hidden_accuracy"]

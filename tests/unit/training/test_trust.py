@@ -7,85 +7,86 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.augment import Kind
 from training.config import PRESETS
 from training.dataset import TrainingSet
 from training.state import State, build_state
-from training.step import make_step, update_supervised
-from training.trust import held_out_labels, is_guarded, note_accuracy, on_probation, pile_trust
+from training.step import make_step
+from training.trust import Skill, is_guarded, labels_alone, note_accuracy, pile_trust, skill, worth
 
 BOOK = dataclasses.replace(PRESETS["book"], labelled_batch=10, unlabelled_batch=4, generated_batch=4, steps=10)
 RECIPE = dataclasses.replace(BOOK, information_weight=1.0)
 
 
-def state_of(make_training_set: Callable[..., TrainingSet]) -> tuple[State, TrainingSet]:
-    data = make_training_set()
-    return build_state(data, RECIPE, 0), data
+@pytest.fixture
+def data(make_training_set: Callable[..., TrainingSet]) -> TrainingSet:
+    return make_training_set()
 
 
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=200))
-def test_a_fifth_of_the_labels_is_held_out_and_every_class_keeps_one(values: list[int]) -> None:
-    labels = np.array(values, np.int32)
-    held_out = held_out_labels(labels)
-    assert held_out.sum() <= (len(labels) + 2) // 5
-    assert held_out.sum() >= (len(labels) + 2) // 5 - np.isin(labels, np.flatnonzero(np.bincount(labels) == 1)).sum()
-    assert set(labels[~held_out]) == set(labels)
+@pytest.fixture
+def state(data: TrainingSet) -> State:
+    return build_state(data, RECIPE, 0)
 
 
-def test_trust_is_zero_where_little_is_known_and_one_without_errors(
-    make_training_set: Callable[..., TrainingSet],
-) -> None:
-    state, _ = state_of(make_training_set)
+@given(st.integers(2, 200), st.integers(1, 50), st.floats(0, 1))
+def test_skill_is_nothing_at_chance_and_one_without_errors(classes: int, rounds: int, share: float) -> None:
+    count = classes * rounds
+    assert skill(rounds, count, classes).value == pytest.approx(0, abs=1e-9)
+    assert skill(count, count, classes).value == pytest.approx(1)
+    assert 0 < skill(round(share * count), count, classes).error < 2
+    assert skill(0, 0, classes).value == 0
+
+
+def test_more_labels_make_the_skill_surer() -> None:
+    few, many = skill(7, 10, 2), skill(70, 100, 2)
+    assert few.value == pytest.approx(many.value)
+    assert few.error > 2 * many.error
+
+
+def test_the_pile_is_worth_nothing_below_one_skill_and_all_above_another() -> None:
+    pairs = ((0.0, 0.0), (0.15, 0.0), (0.2, 0.0), (0.25, 0.05), (0.25, 0.0), (0.3, 0.5), (1.0, 0.1))
+    assert [worth(Skill(*pair)) for pair in pairs] == pytest.approx([0, 0, 0.5, 0.5, 1, 0, 1])
+
+
+def test_trust_grows_with_the_labels_that_were_learnt_up_to_the_most(state: State) -> None:
     trust = []
-    for accuracy in (0.2, 1 / 3, 1 / 2, 7 / 12, 2 / 3, 1.0):
-        state.held_out_accuracy.assign(accuracy)
-        trust.append(float(pile_trust(state)))
-    assert trust == pytest.approx([0, 0, 0, 0.375 * 0.5, 0.5, 1], abs=1e-6)
+    for accuracy in (0.2, 1 / 3, 2 / 3, 1.0):
+        state.seen_accuracy.assign(accuracy)
+        trust.append(float(pile_trust(state, 0.8)))
+    assert trust == pytest.approx([0, 0, 0.8 * 0.25, 0.8], abs=1e-6)
 
 
-def test_the_average_follows_the_held_out_images_alone_and_stays_without_any(
-    make_training_set: Callable[..., TrainingSet],
-) -> None:
-    state, _ = state_of(make_training_set)
+def test_the_average_follows_the_accuracy(state: State) -> None:
     for _ in range(400):
-        note_accuracy(state, tf.constant([1.0, 0.0, 0.0, 1.0]), tf.constant([1.0, 1.0, 1.0, 0.0]))
-    assert float(state.held_out_accuracy) == pytest.approx(1 / 3, abs=1e-3)
-    for _ in range(50):
-        note_accuracy(state, tf.ones(4), tf.zeros(4))
-    assert float(state.held_out_accuracy) == pytest.approx(1 / 3, abs=1e-3)
+        note_accuracy(state, tf.constant(0.75))
+    assert float(state.seen_accuracy) == pytest.approx(0.75, abs=1e-3)
 
 
-def test_probation_ends_after_two_fifths(make_training_set: Callable[..., TrainingSet]) -> None:
-    state, _ = state_of(make_training_set)
-    assert [bool(on_probation(state, tf.constant(number))) for number in (0, 3, 4, 9)] == [True, True, False, False]
-
-
-@pytest.mark.parametrize(
-    ("kind", "number", "learnt"),
-    [("natural", 0, False), ("recoloured", 3, False), ("natural", 4, True), ("digits", 0, True)],
-)
-def test_held_out_labels_are_not_learnt_from_during_probation_in_photographs(
-    make_training_set: Callable[..., TrainingSet], kind: Kind, number: int, learnt: bool
-) -> None:
-    state, data = state_of(make_training_set)
-    held_out = np.flatnonzero(held_out_labels(data.labels))
-    positions = tf.constant(np.resize(held_out, RECIPE.labelled_batch))
-    metrics = make_step(state, data, RECIPE, kind, 0)(positions, tf.range(4, dtype=tf.int64), tf.constant(number))
-    assert (float(metrics["loss_supervised"]) > 0) == learnt
-
-
-def test_a_false_label_of_a_held_out_image_changes_nothing(make_training_set: Callable[..., TrainingSet]) -> None:
+def test_a_pile_without_worth_changes_nothing_in_the_classes_of_d(data: TrainingSet) -> None:
+    """With the weight of the pile's losses at 0, the same step with another weight of them is the same step."""
     weights = []
-    for label in (0, 1):
-        state, data = state_of(make_training_set)
-        x, y = tf.constant(data.labelled[:4], tf.float32), tf.constant([0, 1, 2, label])
-        update_supervised(state, x, y, tf.constant([0.0, 0.0, 0.0, 1.0]))
+    for weight in (1.0, 5.0):
+        recipe = dataclasses.replace(RECIPE, information_weight=weight)
+        state = build_state(data, recipe, 0)
+        state.seen_accuracy.assign(1.0)
+        step = make_step(state, data, recipe, "none", 0, pile_worth=0.0)
+        step(tf.range(10, dtype=tf.int64), tf.range(4, dtype=tf.int64), tf.constant(0))
         weights.append([variable.numpy() for variable in state.discriminator.trainable_variables])
     for one, two in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, two)
 
 
-def test_a_recipe_without_losses_on_the_classes_of_the_pile_holds_nothing_out() -> None:
+def test_labels_alone_takes_neither_pile_nor_generator(data: TrainingSet) -> None:
+    recipe = labels_alone(RECIPE)
+    state = build_state(data, recipe, 0)
+    metrics = make_step(state, data, recipe, "none", 0)(
+        tf.range(10, dtype=tf.int64), tf.zeros([0], tf.int64), tf.constant(0)
+    )
+    assert state.generator is None
+    assert set(metrics) == {"loss_supervised", "labelled_accuracy"}
+    assert (recipe.labelled_batch, recipe.learning_rate) == (RECIPE.labelled_batch, RECIPE.learning_rate)
+
+
+def test_a_recipe_without_losses_on_the_classes_of_the_pile_needs_no_guard() -> None:
     assert is_guarded("natural", RECIPE)
     assert not is_guarded("natural", BOOK)
     assert not is_guarded("digits", RECIPE)
