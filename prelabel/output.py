@@ -3,7 +3,7 @@
     part-00000-<key>.parquet ...   finished shards; a file under its final name is whole
     _part-00000-<key>.json ...      what each of them holds, so that nobody has to read it again for that
     _manifest.parquet               names and sizes of the input's files (`prelabel.manifest`)
-    _run.json                       which input and model the directory belongs to
+    _run.json                       which input and model the directory belongs to, and what computed the first rows
     _summary.json                   written at the end of a run
     .lock                          held by the running process
 
@@ -17,6 +17,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from prelabel.errors import InputError
@@ -25,7 +26,7 @@ from prelabel.manifest import MANIFEST_FILE, what_changed, write_manifest
 from prelabel.predictions import PredictionBatch, joined
 from prelabel.shards import Counts, Run, ShardStatistics, confidence_histogram, count_causes
 from prelabel.sources import Source
-from prelabel.storage import Storage
+from prelabel.storage import Storage, open_storage
 from prelabel.table import read_columns, to_table, write_table
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ _OURS = re.compile(
 )
 
 
-def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None:
+def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> Run:
     """Makes a locked directory the output of `run`, or finds that it is already.
 
     Args:
@@ -46,6 +47,9 @@ def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None
         run: The run that is about to start.
         source: Its input.
         overwrite: Remove what an earlier run left; files of others are never touched.
+
+    Returns:
+        What `_run.json` says: `run`, or the run that is taken up.
 
     Raises:
         InputError: It belongs to another model or another input, or holds something else.
@@ -62,9 +66,9 @@ def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None
             if _OURS.match(name):
                 output.delete(name)
         # Replaced last: a kill before this leaves a run that resumes, not files without an owner.
-        _write_run(output, run)
+        write_run(output, run)
         write_manifest(output, source, run.manifest_hash)
-        return
+        return run
     if known is None:
         others = [name for name in names if not name.startswith(".")]
         if others:
@@ -72,9 +76,9 @@ def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None
                 f"--output {output.shown()} holds other files ({', '.join(others[:3])}) and no {RUN_FILE}: "
                 "choose an empty or new directory"
             )
-        _write_run(output, run)
+        write_run(output, run)
         write_manifest(output, source, run.manifest_hash)
-        return
+        return run
     differences = {
         "predictions of model": (known.model_id, run.model_id),
         "predictions for input": (known.input, run.input),
@@ -98,9 +102,11 @@ def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None
             )
     if MANIFEST_FILE not in names:  # a kill came before it
         write_manifest(output, source, run.manifest_hash)
+    return known
 
 
-def _write_run(output: Storage, run: Run) -> None:
+def write_run(output: Storage, run: Run) -> None:
+    """Writes `_run.json`."""
     write_text(output, RUN_FILE, json.dumps(dataclasses.asdict(run), indent=2) + "\n")
 
 
@@ -124,6 +130,24 @@ def read_run(output: Storage) -> Run | None:
         raise InputError(
             f"{output.shown(RUN_FILE)} is damaged ({type(error).__name__}: {error}): choose another directory"
         ) from None
+
+
+def recorded_provider(where: str | Path, model_id: str) -> str:
+    """Returns what computed the first rows in an output, such as `OpenVINO bfloat16`; it need not exist.
+
+    Args:
+        where: Path or URL of the output.
+        model_id: The model that is to go on.
+
+    Returns:
+        "" where there are none of this model, or it is not known.
+
+    Raises:
+        InputError: `_run.json` is damaged.
+    """
+    output = open_storage(where)
+    run = read_run(output) if output.kind() == "folder" else None
+    return run.execution_provider if run is not None and run.model_id == model_id else ""
 
 
 def save_shard(
