@@ -48,6 +48,8 @@ class BulkConfig:
     """Only the first LIMIT images; a later run without it does the rest."""
     overwrite: bool = False
     """Start over, and remove the predictions of an earlier run from the output directory."""
+    retry_errors: bool = False
+    """Predict the files that hold error rows again, whole, beside what is missing: once what caused them is mended."""
     shard_size: int = 4096
     """Images per Parquet file. A kill loses at most one file's work; 10 million images are 2,442 files."""
     batch_size: int = 256
@@ -69,6 +71,11 @@ class BulkConfig:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise InputError(f"--{name.replace('_', '-')} {value} is not usable: 0 or more is wanted")
+        if self.retry_errors and self.overwrite:
+            raise InputError(
+                "--retry-errors and --overwrite exclude each other: with --overwrite every file is made again, with "
+                "--retry-errors only those that hold error rows; give one of them"
+            )
 
     def processes_for(self, source: Source, images: int) -> int:
         """Returns how many processes read and decode `images` images of a source."""
@@ -171,13 +178,18 @@ def run_with(
     with output.lock():
         known = claim(output, run, source, overwrite=config.overwrite)
         output.delete(SUMMARY_FILE)  # it is that of a run that ended
-        before, finished = Counts(), set()
+        before, again, finished = Counts(), Counts(), set()
         for statistics in finished_shards(output, run, images):
-            finished.add(statistics.shard)
-            before += statistics.counts
+            start = statistics.shard * run.shard_size
+            if config.retry_errors and statistics.counts.failed and start < images:
+                again += statistics.counts
+                images = max(images, start + statistics.counts.rows)  # its rows behind a --limit must not get lost
+            else:
+                finished.add(statistics.shard)
+                before += statistics.counts
         missing = run.missing(images, finished)
         if missing and known.execution_provider != run.execution_provider:
-            _change_provider(known, run, output, rows_there=bool(finished))
+            _change_provider(known, run, output, rows_there=before.rows + again.rows > 0)
         todo = sum(map(len, missing))
         processes = config.processes_for(source, todo)
         work = Work(source, run, output, config.batch_size, config.window, config.decode_threads, processes)
@@ -185,6 +197,8 @@ def run_with(
         with Progress(images, "images", "pre-labelling", mode=progress, done=images - todo) as report:
             if todo < images:
                 report.note(f"{images - todo:,} of {images:,} images were done before")
+            if again.rows:
+                report.note(f"{again.failed:,} errors are tried again, with all {again.rows:,} images of their files")
             try:
                 for statistics in runner(work, missing, report.advance) if missing else ():
                     new += statistics.counts

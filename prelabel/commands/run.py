@@ -29,8 +29,8 @@ For example, through a server, without one, between object stores, and on all no
     prelabel run --input 's3://pile/train-*.tar' --model runs/mnist/bundle --output s3://pile/predictions
     prelabel run --input /shared/photos --model /shared/bundle --output /shared/predictions --runner ray
 
-The same command again does only what is missing. Each image becomes exactly one row; one that cannot be used becomes a
-row with an error.
+The same command again does only what is missing, with --retry-errors also the files that hold error rows. Each image
+becomes exactly one row; one that cannot be used becomes a row with an error.
 
 A server's bearer token comes from the environment variable PRELABEL_TOKEN.
 
