@@ -17,7 +17,7 @@ from prelabel.engine_base import usable_cores
 from prelabel.engine_choice import way_named
 from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError, StorageError, WorkerError
 from prelabel.label import Predictor, Work, label_shards
-from prelabel.output import SUMMARY_FILE, claim, finished_shards, write_run, write_text
+from prelabel.output import SUMMARY_FILE, claim, finished_shards, refuse_others, write_run, write_text
 from prelabel.predictions import Model
 from prelabel.progress import Progress, ProgressMode, write_summary
 from prelabel.shards import Counts, Run, ShardStatistics
@@ -175,6 +175,7 @@ def run_with(
     )
     images = min(len(source), config.limit or len(source))
     output = open_storage(config.output)
+    refuse_others(output, run, source, overwrite=config.overwrite)
     with output.lock():
         known = claim(output, run, source, overwrite=config.overwrite)
         output.delete(SUMMARY_FILE)  # it is that of a run that ended

@@ -55,13 +55,13 @@ def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> Run:
         InputError: It belongs to another model or another input, or holds something else.
     """
     names = output.names()
+    known = _owner(output, names, run, source, overwrite=overwrite)
     for name in names:
         if name.startswith(
             (".part-", "._part-", f".{RUN_FILE}", f".{SUMMARY_FILE}", f".{MANIFEST_FILE}")
         ) and name.endswith(".tmp"):
             output.delete(name)
-    known = read_run(output)
-    if known is not None and overwrite:
+    if known is None or overwrite:
         for name in names:
             if _OURS.match(name):
                 output.delete(name)
@@ -69,6 +69,43 @@ def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> Run:
         write_run(output, run)
         write_manifest(output, source, run.manifest_hash)
         return run
+    if MANIFEST_FILE not in names:  # a kill came before it
+        write_manifest(output, source, run.manifest_hash)
+    return known
+
+
+def refuse_others(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None:
+    """Raises what `claim` would, of a directory that is not locked yet and need not exist; changes nothing.
+
+    The lock is a file: it must not stay behind in a directory that turns out to be somebody else's. To delete it there
+    would let in two runs, one that holds the deleted file and one that makes a new one.
+    """
+    if _can_look_into(output):
+        _owner(output, output.names(), run, source, overwrite=overwrite)
+
+
+def _can_look_into(output: Storage) -> bool:
+    """Whether it is a folder and lets us in; of one that does not, the lock says why."""
+    try:
+        return output.kind() == "folder"
+    except OSError:
+        return False
+
+
+def _owner(output: Storage, names: Sequence[str], run: Run, source: Source, *, overwrite: bool) -> Run | None:
+    """Returns whose output a directory is; None where it holds nothing.
+
+    Args:
+        output: The directory.
+        names: What it held before this call: `_run.json` is the first file of a run that starts meanwhile.
+        run: The run that is about to start.
+        source: Its input.
+        overwrite: Another run's will do.
+
+    Raises:
+        InputError: See `claim`.
+    """
+    known = read_run(output)
     if known is None:
         others = [name for name in names if not name.startswith(".")]
         if others:
@@ -76,9 +113,9 @@ def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> Run:
                 f"--output {output.shown()} holds other files ({', '.join(others[:3])}) and no {RUN_FILE}: "
                 "choose an empty or new directory"
             )
-        write_run(output, run)
-        write_manifest(output, source, run.manifest_hash)
-        return run
+        return None
+    if overwrite:
+        return known
     differences = {
         "predictions of model": (known.model_id, run.model_id),
         "predictions for input": (known.input, run.input),
@@ -100,8 +137,6 @@ def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> Run:
                 f"--output {output.shown()} holds {what} {there}, not {wanted}: {go_on}choose another directory, "
                 "or start over with --overwrite"
             )
-    if MANIFEST_FILE not in names:  # a kill came before it
-        write_manifest(output, source, run.manifest_hash)
     return known
 
 
@@ -146,7 +181,7 @@ def recorded_provider(where: str | Path, model_id: str) -> str:
         InputError: `_run.json` is damaged.
     """
     output = open_storage(where)
-    run = read_run(output) if output.kind() == "folder" else None
+    run = read_run(output) if _can_look_into(output) else None
     return run.execution_provider if run is not None and run.model_id == model_id else ""
 
 
