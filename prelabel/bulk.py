@@ -7,21 +7,25 @@ dies is done again by the next run, and nothing else.
 
 import dataclasses
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from prelabel.engine_base import usable_cores
+from prelabel.engine_choice import way_named
 from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError, StorageError, WorkerError
 from prelabel.label import Predictor, Work, label_shards
-from prelabel.output import SUMMARY_FILE, claim, finished_shards, write_text
+from prelabel.output import SUMMARY_FILE, claim, finished_shards, refuse_others, write_run, write_text
 from prelabel.predictions import Model
 from prelabel.progress import Progress, ProgressMode, write_summary
 from prelabel.shards import Counts, Run, ShardStatistics
 from prelabel.sources import IdxSource, NpzSource, Source
-from prelabel.storage import open_storage
+from prelabel.storage import Storage, open_storage
 from prelabel.table import require_pyarrow
+
+logger = logging.getLogger(__name__)
 
 WORTH_PROCESSES = 20_000
 """Images from which on decoding in other processes is faster by more than their start takes."""
@@ -44,6 +48,8 @@ class BulkConfig:
     """Only the first LIMIT images; a later run without it does the rest."""
     overwrite: bool = False
     """Start over, and remove the predictions of an earlier run from the output directory."""
+    retry_errors: bool = False
+    """Predict the files that hold error rows again, whole, beside what is missing: once what caused them is mended."""
     shard_size: int = 4096
     """Images per Parquet file. A kill loses at most one file's work; 10 million images are 2,442 files."""
     batch_size: int = 256
@@ -65,6 +71,11 @@ class BulkConfig:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise InputError(f"--{name.replace('_', '-')} {value} is not usable: 0 or more is wanted")
+        if self.retry_errors and self.overwrite:
+            raise InputError(
+                "--retry-errors and --overwrite exclude each other: with --overwrite every file is made again, with "
+                "--retry-errors only those that hold error rows; give one of them"
+            )
 
     def processes_for(self, source: Source, images: int) -> int:
         """Returns how many processes read and decode `images` images of a source."""
@@ -153,17 +164,33 @@ def run_with(
     """
     started = time.monotonic()
     require_pyarrow()
-    run = Run(input_name, source.manifest_hash, len(source), model.model_id, model.classes, config.shard_size)
+    run = Run(
+        input_name,
+        source.manifest_hash,
+        len(source),
+        model.model_id,
+        model.classes,
+        config.shard_size,
+        execution_provider=model.execution_provider,
+    )
     images = min(len(source), config.limit or len(source))
     output = open_storage(config.output)
+    refuse_others(output, run, source, overwrite=config.overwrite)
     with output.lock():
-        claim(output, run, source, overwrite=config.overwrite)
+        known = claim(output, run, source, overwrite=config.overwrite)
         output.delete(SUMMARY_FILE)  # it is that of a run that ended
-        before, finished = Counts(), set()
+        before, again, finished = Counts(), Counts(), set()
         for statistics in finished_shards(output, run, images):
-            finished.add(statistics.shard)
-            before += statistics.counts
+            start = statistics.shard * run.shard_size
+            if config.retry_errors and statistics.counts.failed and start < images:
+                again += statistics.counts
+                images = max(images, start + statistics.counts.rows)  # its rows behind a --limit must not get lost
+            else:
+                finished.add(statistics.shard)
+                before += statistics.counts
         missing = run.missing(images, finished)
+        if missing and known.execution_provider != run.execution_provider:
+            _change_provider(known, run, output, rows_there=before.rows + again.rows > 0)
         todo = sum(map(len, missing))
         processes = config.processes_for(source, todo)
         work = Work(source, run, output, config.batch_size, config.window, config.decode_threads, processes)
@@ -171,6 +198,8 @@ def run_with(
         with Progress(images, "images", "pre-labelling", mode=progress, done=images - todo) as report:
             if todo < images:
                 report.note(f"{images - todo:,} of {images:,} images were done before")
+            if again.rows:
+                report.note(f"{again.failed:,} errors are tried again, with all {again.rows:,} images of their files")
             try:
                 for statistics in runner(work, missing, report.advance) if missing else ():
                     new += statistics.counts
@@ -206,3 +235,25 @@ def run_with(
         write_text(output, SUMMARY_FILE, json.dumps(described, indent=2) + "\n")
         write_summary(described, progress)
     return summary
+
+
+def _change_provider(known: Run, run: Run, output: Storage, *, rows_there: bool) -> None:
+    """Records what computes the first rows, or warns that it is not what computed those that are there."""
+    before, now = known.execution_provider, run.execution_provider
+    if not rows_there:
+        write_run(output, run)
+        return
+    if not before or not now:  # not known: an older run, or one on a cluster
+        return
+    way = way_named(before)
+    fix = f"use a server that runs {before}"
+    if way is not None:
+        options = f"--device {way.device} --runtime {way.runtime} --precision {way.precision}"
+        fix = f"give {options} beside --model, or to the server"
+    logger.warning(
+        "the rows in %s so far were computed by %s, those from here on by %s and may differ: to go on as before, %s",
+        output.shown(),
+        before,
+        now,
+        fix,
+    )

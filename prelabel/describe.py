@@ -104,6 +104,7 @@ def _describe_predictions(where: str) -> Fields:
         "manifest_hash": made_by.manifest_hash,
         "input": None if run is None else run.input,
         "input_images": None if run is None else run.images,
+        "execution_provider": None if run is None else run.execution_provider or None,
         "rows": counts.rows,
         "errors": counts.failed,
         "causes": dict(counts.errors.most_common()),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prelabel.engine import Device, Engine, PrecisionChoice, RuntimeChoice, load_engine, parallel_calls
+from prelabel.engine_choice import Way
 from prelabel.images import ImageSpec, Pixels
 from prelabel.predictions import PredictionBatch
 
@@ -64,10 +65,13 @@ def load_predictor(
     callers: int,
     runtime: RuntimeChoice = "auto",
     precision: PrecisionChoice = "auto",
+    before: Way | None = None,
 ) -> EmbeddedPredictor:
     """Loads a bundle for `callers` inferences at a time, 0: as many as keep the device busy, each on one core.
 
-    See `prelabel.engine.load_engine` for the errors.
+    See `prelabel.engine.load_engine` for the other options and the errors.
     """
-    engine = load_engine(directory, device, threads=1, runtime=runtime, precision=precision, callers=callers)
+    engine = load_engine(
+        directory, device, threads=1, runtime=runtime, precision=precision, callers=callers, before=before
+    )
     return EmbeddedPredictor(engine, callers or parallel_calls(threads=1, gpus=len(engine.gpus)))

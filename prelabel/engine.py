@@ -20,6 +20,7 @@ from prelabel.engine_choice import (
     Measure,
     PrecisionChoice,
     RuntimeChoice,
+    Way,
     allowed_ways,
     images_per_s,
     load_fastest,
@@ -55,6 +56,7 @@ def load_engine(
     gpus: str = "0",
     tensorrt: bool = False,
     cuda_graphs: bool = False,
+    before: Way | None = None,
     measure: Measure = images_per_s,
 ) -> Engine:
     """Verifies a bundle, loads its model, and runs every batch size once.
@@ -71,6 +73,7 @@ def load_engine(
         gpus: On CUDA: numbers separated by commas, or `all`. Callers are spread over them.
         tensorrt: On CUDA: TensorRT builds the parts of the graph that it can.
         cuda_graphs: On CUDA: each batch size is recorded once and replayed.
+        before: What `auto` takes instead of the fastest, where it works and is allowed: how the work was begun.
         measure: Decides what is fastest.
 
     Raises:
@@ -87,17 +90,22 @@ def load_engine(
     bundle = load_bundle(directory)
     ways = allowed_ways(bundle, device, runtime, precision)
     buckets = bucket_sizes(bundle, max_batch_size)
-    kinds = list(dict.fromkeys(way.device for way in ways))
-    for kind in kinds:
-        calls = callers if kind == "cuda" else callers or parallel_calls(threads, processes=processes)
+    kinds = dict.fromkeys(way.device for way in ways)
+    tries = [([way for way in ways if way.device == kind], f"device {device}: using the CPU") for kind in kinds]
+    if before in ways and len(ways) > 1:
+        tries.insert(0, ([before], f"not going on in {before}"))
+    for some, otherwise in tries:
+        calls = callers if some[0].device == "cuda" else callers or parallel_calls(threads, processes=processes)
         settings = Settings(threads, calls, buckets, gpus, tensorrt, cuda_graphs)
         try:
-            engine = load_fastest([way for way in ways if way.device == kind], bundle, directory, settings, measure)
+            engine = load_fastest(some, bundle, directory, settings, measure)
         except DeviceError as error:
-            if kind == kinds[-1]:
+            if some is tries[-1][0]:
                 raise
-            logger.info("device %s: using the CPU, because %s", device, error)
+            logger.info("%s, because %s", otherwise, error)
         else:
+            if some == [before]:
+                logger.info("engine: %s, as before", engine.execution_provider)
             break
     warm_up(engine, buckets, callers or parallel_calls(threads, gpus=len(engine.gpus), processes=processes))
     return engine

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 
@@ -145,10 +145,26 @@ def load(way: Way, bundle: Bundle, directory: Path, settings: Settings) -> Engin
 
 
 def way_of(engine: Engine) -> Way:
-    """Returns the way in which a loaded engine runs its model."""
-    name, _, precision = engine.execution_provider.partition(" ")
-    runtime: Runtime = "openvino" if name == "OpenVINO" else "onnxruntime"
-    return Way("cuda" if on_gpu(engine) else "cpu", runtime, cast(Precision, precision or "float32"))
+    """Returns the way in which an engine that was loaded by one runs its model."""
+    way = way_named(engine.execution_provider)
+    assert way is not None, engine.execution_provider
+    return way
+
+
+def way_named(execution_provider: str) -> Way | None:
+    """Returns the way that an engine of this process or a server names, such as `OpenVINO bfloat16`.
+
+    Returns:
+        None where it is none of `WAYS`: TensorRT, for example.
+    """
+    name, _, precision = execution_provider.partition(" ")
+    by_name: dict[str, tuple[str, str]] = {
+        "CUDAExecutionProvider": ("cuda", "onnxruntime"),
+        "CPUExecutionProvider": ("cpu", "onnxruntime"),
+        "OpenVINO": ("cpu", "openvino"),
+    }
+    wanted = (*by_name.get(name, ("", "")), precision or "float32")
+    return next((way for way in WAYS if (way.device, way.runtime, way.precision) == wanted), None)
 
 
 def images_per_s(engine: Engine) -> float:

@@ -3,7 +3,7 @@
     part-00000-<key>.parquet ...   finished shards; a file under its final name is whole
     _part-00000-<key>.json ...      what each of them holds, so that nobody has to read it again for that
     _manifest.parquet               names and sizes of the input's files (`prelabel.manifest`)
-    _run.json                       which input and model the directory belongs to
+    _run.json                       which input and model the directory belongs to, and what computed the first rows
     _summary.json                   written at the end of a run
     .lock                          held by the running process
 
@@ -17,6 +17,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from prelabel.errors import InputError
@@ -25,7 +26,7 @@ from prelabel.manifest import MANIFEST_FILE, what_changed, write_manifest
 from prelabel.predictions import PredictionBatch, joined
 from prelabel.shards import Counts, Run, ShardStatistics, confidence_histogram, count_causes
 from prelabel.sources import Source
-from prelabel.storage import Storage
+from prelabel.storage import Storage, open_storage
 from prelabel.table import read_columns, to_table, write_table
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ _OURS = re.compile(
 )
 
 
-def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None:
+def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> Run:
     """Makes a locked directory the output of `run`, or finds that it is already.
 
     Args:
@@ -47,24 +48,64 @@ def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None
         source: Its input.
         overwrite: Remove what an earlier run left; files of others are never touched.
 
+    Returns:
+        What `_run.json` says: `run`, or the run that is taken up.
+
     Raises:
         InputError: It belongs to another model or another input, or holds something else.
     """
     names = output.names()
+    known = _owner(output, names, run, source, overwrite=overwrite)
     for name in names:
         if name.startswith(
             (".part-", "._part-", f".{RUN_FILE}", f".{SUMMARY_FILE}", f".{MANIFEST_FILE}")
         ) and name.endswith(".tmp"):
             output.delete(name)
-    known = read_run(output)
-    if known is not None and overwrite:
+    if known is None or overwrite:
         for name in names:
             if _OURS.match(name):
                 output.delete(name)
         # Replaced last: a kill before this leaves a run that resumes, not files without an owner.
-        _write_run(output, run)
+        write_run(output, run)
         write_manifest(output, source, run.manifest_hash)
-        return
+        return run
+    if MANIFEST_FILE not in names:  # a kill came before it
+        write_manifest(output, source, run.manifest_hash)
+    return known
+
+
+def refuse_others(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None:
+    """Raises what `claim` would, of a directory that is not locked yet and need not exist; changes nothing.
+
+    The lock is a file: it must not stay behind in a directory that turns out to be somebody else's. To delete it there
+    would let in two runs, one that holds the deleted file and one that makes a new one.
+    """
+    if _can_look_into(output):
+        _owner(output, output.names(), run, source, overwrite=overwrite)
+
+
+def _can_look_into(output: Storage) -> bool:
+    """Whether it is a folder and lets us in; of one that does not, the lock says why."""
+    try:
+        return output.kind() == "folder"
+    except OSError:
+        return False
+
+
+def _owner(output: Storage, names: Sequence[str], run: Run, source: Source, *, overwrite: bool) -> Run | None:
+    """Returns whose output a directory is; None where it holds nothing.
+
+    Args:
+        output: The directory.
+        names: What it held before this call: `_run.json` is the first file of a run that starts meanwhile.
+        run: The run that is about to start.
+        source: Its input.
+        overwrite: Another run's will do.
+
+    Raises:
+        InputError: See `claim`.
+    """
+    known = read_run(output)
     if known is None:
         others = [name for name in names if not name.startswith(".")]
         if others:
@@ -72,9 +113,9 @@ def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None
                 f"--output {output.shown()} holds other files ({', '.join(others[:3])}) and no {RUN_FILE}: "
                 "choose an empty or new directory"
             )
-        _write_run(output, run)
-        write_manifest(output, source, run.manifest_hash)
-        return
+        return None
+    if overwrite:
+        return known
     differences = {
         "predictions of model": (known.model_id, run.model_id),
         "predictions for input": (known.input, run.input),
@@ -96,11 +137,11 @@ def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> None
                 f"--output {output.shown()} holds {what} {there}, not {wanted}: {go_on}choose another directory, "
                 "or start over with --overwrite"
             )
-    if MANIFEST_FILE not in names:  # a kill came before it
-        write_manifest(output, source, run.manifest_hash)
+    return known
 
 
-def _write_run(output: Storage, run: Run) -> None:
+def write_run(output: Storage, run: Run) -> None:
+    """Writes `_run.json`."""
     write_text(output, RUN_FILE, json.dumps(dataclasses.asdict(run), indent=2) + "\n")
 
 
@@ -124,6 +165,24 @@ def read_run(output: Storage) -> Run | None:
         raise InputError(
             f"{output.shown(RUN_FILE)} is damaged ({type(error).__name__}: {error}): choose another directory"
         ) from None
+
+
+def recorded_provider(where: str | Path, model_id: str) -> str:
+    """Returns what computed the first rows in an output, such as `OpenVINO bfloat16`; it need not exist.
+
+    Args:
+        where: Path or URL of the output.
+        model_id: The model that is to go on.
+
+    Returns:
+        "" where there are none of this model, or it is not known.
+
+    Raises:
+        InputError: `_run.json` is damaged.
+    """
+    output = open_storage(where)
+    run = read_run(output) if _can_look_into(output) else None
+    return run.execution_provider if run is not None and run.model_id == model_id else ""
 
 
 def save_shard(

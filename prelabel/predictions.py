@@ -32,6 +32,10 @@ class Model(Protocol):
         """What one image has to be."""
 
     @property
+    def execution_provider(self) -> str:
+        """What runs it, for example `OpenVINO float32`; "" where that is not known."""
+
+    @property
     def max_request_images(self) -> int:
         """Most images in one request or batch."""
 

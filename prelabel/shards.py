@@ -43,6 +43,8 @@ class Run:
     """Images per shard; the last has what is left."""
     version: str = __version__
     """Version of prelabel that started the run."""
+    execution_provider: str = ""
+    """What computed the first rows, as `prelabel.predictions.Model` says; "" where that is not known."""
 
     @property
     def key(self) -> str:

@@ -2,7 +2,7 @@
 
 Trains on 100 labels, exports, serves on a free loopback port, pre-labels the 60,000 training images through the server,
 stops it, and compares with the labels that were hidden from everything before. Results lie in runs/demo; an interrupted
-demo goes on where it was, a finished one starts over. `--record` keeps the figures and pictures for the README.
+demo goes on where it was, a finished one starts over.
 """
 
 import json
@@ -11,9 +11,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import tyro
 
 from prelabel.bundle import load_bundle
 from prelabel.errors import PrelabelError
@@ -29,8 +31,17 @@ SEED = 0
 SERVER_START_S = 60.0
 
 
+@dataclass(frozen=True)
+class Options:
+    """Train on 100 labels of MNIST, export, serve, pre-label 60,000 images; results in runs/demo."""
+
+    record: bool = False
+    """Keep the figures and pictures for the README."""
+
+
 def main() -> None:
     """Runs every stage and writes summary.json."""
+    options = tyro.cli(Options, prog="python -m scripts.demo")
     if (RUN / "summary.json").exists():
         shutil.rmtree(RUN)
     started = time.monotonic()
@@ -57,7 +68,7 @@ def main() -> None:
     )  # fmt: skip
     summary = summarise(images, time.monotonic() - started)
     print(json.dumps(summary, indent=2))
-    if "--record" in sys.argv[1:]:
+    if options.record:
         record(summary)
     print(f"pictures: {RUN}/curves.png, {RUN}/samples.png, {RUN}/contact_sheet.png")
 

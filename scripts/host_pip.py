@@ -3,17 +3,28 @@
 Merges this host's pip settings (files and environment) into one pip.conf for the container, and prints the host files
 and folders that it names (local wheel folders, certificates, constraints), one a line as HOST_PATH:CONTAINER_PATH. A
 build that mounts those, and the file as /etc/pip.conf, finds packages where this host finds them, and nothing but
-empty mount points stays in the image. Usage: python scripts/host_pip.py OUTPUT_FILE
+empty mount points stays in the image.
 """
 
 import ast
 import configparser
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+
+import tyro
 
 CONTAINER_ROOT = "/mnt/host"
 """Not the paths' own places: a package that is installed in the container may want to write there."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Merge this host's pip settings into a pip.conf for a container, and print what that has to mount."""
+
+    output: tyro.conf.Positional[Path]
+    """The pip.conf."""
 
 
 def host_settings() -> dict[str, str]:
@@ -35,6 +46,7 @@ def host_settings() -> dict[str, str]:
 
 def main() -> None:
     """Writes the pip.conf and prints what to mount."""
+    options = tyro.cli(Options, prog="python scripts/host_pip.py")
     mounts: dict[Path, str] = {}
 
     def in_container(word: str) -> str:
@@ -51,7 +63,7 @@ def main() -> None:
     config["global"] = {
         option: " ".join(in_container(word) for word in value.split()) for option, value in host_settings().items()
     }
-    with Path(sys.argv[1]).open("w") as file:
+    with options.output.open("w") as file:
         config.write(file)
     for path, place in mounts.items():
         print(f"{path}:{place}")

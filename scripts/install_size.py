@@ -8,14 +8,25 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+
+import tyro
 
 from prelabel.errors import InputError, PrelabelError
 from prelabel.files import write_text_atomically
 from scripts.provenance import provenance
 
+COMMAND = "python -m scripts.install_size"
 LOCKS = {"serve-cpu": Path("locks/serve-cpu.txt"), "serve": Path("locks/serve.txt")}
-OUTPUT = Path("docs/results/install_size.json")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Install the server's lock files into empty folders, and write down how large they are on disk."""
+
+    output: Path = Path("docs/results/install_size.json")
+    """The figures."""
 
 
 def folder_bytes(folder: Path) -> int:
@@ -55,13 +66,15 @@ def measure(lock: Path) -> dict[str, object]:
 
 def main() -> None:
     """Measures both environments and writes the report."""
-    report = provenance("python -m scripts.install_size") | {
+    options = tyro.cli(Options, prog=COMMAND)
+    report = provenance(COMMAND) | {
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "environments": {name: measure(lock) for name, lock in LOCKS.items()},
     }
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(OUTPUT, json.dumps(report, indent=2) + "\n")
-    print(OUTPUT.read_text(), end="")
+    text = json.dumps(report, indent=2) + "\n"
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(options.output, text)
+    print(text, end="")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,11 @@ import functools
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import tyro
 
 from scripts import (
     adapter_tests,
@@ -38,8 +41,14 @@ IMAGES = Path("docs/images")
 RESULTS = Path("docs/results")
 
 
+@dataclass(frozen=True)
+class Options:
+    """Render the figures of docs/results/*.json into README.md and docs/*.md, and draw their pictures."""
+
+
 def main() -> None:
     """Rewrites the pages and draws their pictures."""
+    tyro.cli(Options, prog="python -m scripts.render")
     for page in PAGES:
         page.write_text(render(page.read_text()))
     runs = load("quality")["runs"]

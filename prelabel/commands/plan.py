@@ -140,7 +140,10 @@ def _run_of(options: Plan) -> Run:
     """Returns the run that is planned, for how it reaches its model."""
     return Run(
         input=options.input,
-        bulk=BulkConfig(options.output or "predictions", shard_size=options.shard_size),
+        # Without a named output there is no run that this one would take up.
+        bulk=BulkConfig(
+            options.output or "predictions", shard_size=options.shard_size, overwrite=options.output is None
+        ),
         server=options.server,
         connection=options.connection,
         retry_for_s=5.0,  # a person waits for this answer

@@ -12,9 +12,10 @@ from prelabel.bundle import load_bundle
 from prelabel.commands.exits import EXIT_ERROR_ROWS
 from prelabel.connection import Connection
 from prelabel.embedded import EmbeddedModel, load_predictor
-from prelabel.engine_choice import allowed_ways
+from prelabel.engine_choice import allowed_ways, way_named
 from prelabel.errors import InputError
 from prelabel.label import Predictor
+from prelabel.output import recorded_provider
 from prelabel.progress import ProgressMode
 from prelabel.ray_runner import ClusterOptions, ray_runner
 from prelabel.ray_worker import ClusterModel
@@ -28,8 +29,8 @@ For example, through a server, without one, between object stores, and on all no
     prelabel run --input 's3://pile/train-*.tar' --model runs/mnist/bundle --output s3://pile/predictions
     prelabel run --input /shared/photos --model /shared/bundle --output /shared/predictions --runner ray
 
-The same command again does only what is missing. Each image becomes exactly one row; one that cannot be used becomes a
-row with an error.
+The same command again does only what is missing, with --retry-errors also the files that hold error rows. Each image
+becomes exactly one row; one that cannot be used becomes a row with an error.
 
 A server's bearer token comes from the environment variable PRELABEL_TOKEN.
 
@@ -63,7 +64,8 @@ class Run:
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """What runs --model: `cuda` and `cpu` are commands, `auto` takes CUDA where it works."""
     runtime: Literal["auto", "onnxruntime", "openvino"] = "auto"
-    """What computes on it: `auto` times both at the start and takes the faster one."""
+    """What computes on it: `auto` takes the faster one, timed at the start; a run that is taken up goes on in its own
+    way."""
     precision: Literal["auto", "float32", "bfloat16", "int8", "float16"] = "auto"
     """Numbers inside the model: `auto` takes the fastest of those that the bundle allows."""
     threads: int = 0
@@ -107,14 +109,16 @@ def _run_on_cluster(options: Run, source: Source) -> BulkSummary:
     device = options.cluster.device(options.device)
     model = ClusterModel(options.model, device, options.runtime, options.precision)
     allowed_ways(bundle, device, options.runtime, options.precision)
-    # This process loads no model: the head of a cluster often has no GPU.
-    about = EmbeddedModel(bundle.model_id, bundle.name, bundle.classes, bundle.input, device)
+    # This process loads no model: the head of a cluster often has no GPU. So it does not know what runs the model.
+    about = EmbeddedModel(bundle.model_id, bundle.name, bundle.classes, bundle.input, execution_provider="")
     runner = ray_runner(options.cluster, model, options.bulk.output)
     return run_with(runner, options.bulk, source, options.input, about, progress=options.progress)
 
 
 def open_predictor(options: Run) -> AbstractContextManager[Predictor]:
     """Returns the model of a run: a client of its server, or its bundle in this process.
+
+    What is left at `auto` is as it was when the run was begun, so that all its rows are computed in the same way.
 
     Raises:
         InputError: Both were given, or neither.
@@ -131,8 +135,11 @@ def open_predictor(options: Run) -> AbstractContextManager[Predictor]:
             token_over_plaintext=connection.token_over_plaintext,
             retry_for_s=options.retry_for_s,
         )
+    before = None
+    if not options.bulk.overwrite:
+        before = way_named(recorded_provider(options.bulk.output, load_bundle(options.model).model_id))
     return nullcontext(
-        load_predictor(options.model, options.device, options.threads, options.runtime, options.precision)
+        load_predictor(options.model, options.device, options.threads, options.runtime, options.precision, before)
     )
 
 

@@ -34,7 +34,10 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 class NpzSource:
-    """`images` uint8 [n, h, w] or [n, h, w, c]; `labels` [n] of integers (-1: unknown) or strings; ids as for IDX."""
+    """`images` uint8 [n, h, w] or [n, h, w, 1 or 3]; `labels` [n] of integers (-1: unknown) or strings.
+
+    The ids are those of IDX files.
+    """
 
     def __init__(self, path: Path | str, storage: Storage | None = None) -> None:
         """Reads the headers, the labels, and once through the images.
@@ -79,8 +82,10 @@ class NpzSource:
             order = ", in Fortran's order" if by_columns else ""
             raise InputError(
                 f"{self._shown}: {IMAGES!r} is {dtype} {list(shape)}{order}, wanted is uint8 [n, h, w] "
-                "or [n, h, w, c]: save np.ascontiguousarray(images, np.uint8)"
+                "or [n, h, w, 1 or 3]: save np.ascontiguousarray(images, np.uint8)"
             )
+        if fault := _fault(shape):  # of the array: as rows it would be an error for each image
+            raise InputError(f"{self._shown}: {IMAGES!r} is {dtype} {list(shape)}, {fault}")
         return shape
 
     def _read_labels(self, archive: zipfile.ZipFile) -> NDArray[Any]:
@@ -113,7 +118,7 @@ class NpzSource:
         return self._shape[0]
 
     def read(self, start: int, stop: int) -> Iterator[Sample]:
-        """Yields rows start..stop as uint8 [h, w] or [h, w, c].
+        """Yields rows start..stop as uint8 [h, w] or [h, w, 1 or 3].
 
         Raises:
             InputError: The file is gone, changed or was damaged since it was opened.
@@ -133,6 +138,19 @@ class NpzSource:
         label = None if self._labels is None else str(self._labels[row])
         unlabelled = self._labels is not None and self._labels.dtype.kind == "i" and label == "-1"
         return Sample(f"{row:06d}", f"{self._shown}#{row}", pixels, None if unlabelled or not label else label)
+
+
+def _fault(shape: tuple[int, ...]) -> str | None:
+    """Returns why images of a shape, [n, h, w] or [n, h, w, c], cannot be used, and the fix; None where they can."""
+    if shape[0] and 0 in shape[1:]:
+        return "images without pixels: save images of at least 1 x 1 pixels"
+    channels = shape[3] if len(shape) == 4 else 1
+    if channels in (1, 3):
+        return None
+    fix = f"images[..., :{1 if channels < 3 else 3}], or the channels that count"
+    if shape[1] in (1, 3):
+        fix = "np.moveaxis(images, 1, -1), which has the channels last"
+    return f"images of {channels} channels, wanted are 1 (grey) or 3 (RGB): save {fix}"
 
 
 def is_npz(name: str) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from prelabel.bundle import load_bundle
 from prelabel.engine import Device, Engine, PrecisionChoice, RuntimeChoice, load_engine
-from prelabel.engine_choice import Way, images_per_s, pick
+from prelabel.engine_choice import Way, images_per_s, pick, way_named
 from prelabel.errors import DeviceError, InputError
 from prelabel.precisions import PrecisionFigures
 from support.bundles import with_precisions
@@ -71,12 +71,65 @@ def test_auto_takes_the_fastest_that_the_bundle_allows_and_says_why(
     assert load_engine(bundle, "cpu", 1, measure=measure).execution_provider == "CPUExecutionProvider"
 
 
-def test_what_is_asked_for_is_not_measured(bundle: Path) -> None:
-    def never(engine: Engine) -> float:
-        raise AssertionError("there was no choice")
+def never_measured(engine: Engine) -> float:
+    raise AssertionError("there was no choice")
 
-    engine = load_engine(bundle, "cpu", 1, runtime="openvino", precision="int8", measure=never)
+
+def test_what_is_asked_for_is_not_measured(bundle: Path) -> None:
+    engine = load_engine(bundle, "cpu", 1, runtime="openvino", precision="int8", measure=never_measured)
     assert engine.execution_provider == "OpenVINO int8"
+
+
+@pytest.mark.parametrize(("runtime", "precision"), [("auto", "auto"), ("openvino", "auto"), ("auto", "int8")])
+def test_work_that_was_begun_goes_on_as_before(
+    bundle: Path, runtime: RuntimeChoice, precision: PrecisionChoice, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"runtime": runtime, "precision": precision, "before": OV_INT8, "measure": never_measured}
+    with caplog.at_level(logging.INFO, "prelabel"):
+        engine = load_engine(bundle, "cpu", 1, **options)  # type: ignore[arg-type]
+    assert engine.execution_provider == "OpenVINO int8"
+    assert caplog.messages == ["engine: OpenVINO int8, as before"]
+
+
+def test_what_is_asked_for_counts_more_than_how_work_was_begun(bundle: Path) -> None:
+    options = {"runtime": "onnxruntime", "precision": "float32", "before": OV_INT8}
+    assert load_engine(bundle, "cpu", 1, **options).execution_provider == "CPUExecutionProvider"  # type: ignore[arg-type]
+
+
+def test_a_way_that_the_bundle_does_not_allow_is_not_gone_on_in(tiny_bundle: Path) -> None:
+    engine = load_engine(tiny_bundle, "cpu", 1, before=OV_INT8, measure=rates(OpenVINO_float32=2.0))
+    assert engine.execution_provider == "OpenVINO float32"
+
+
+def test_a_way_that_does_not_work_here_is_not_gone_on_in(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from prelabel import engine_openvino
+
+    def refuse(*_: object) -> None:
+        raise DeviceError("it is gone")
+
+    monkeypatch.setattr(engine_openvino, "load", refuse)
+    with caplog.at_level(logging.INFO, "prelabel"):
+        engine = load_engine(bundle, "cpu", 1, before=OV_BF16)
+    assert engine.execution_provider == "CPUExecutionProvider"
+    assert caplog.messages == ["not going on in bfloat16 by openvino on cpu, because it is gone"]
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("CPUExecutionProvider", ORT_F32),
+        ("CUDAExecutionProvider float16", Way("cuda", "onnxruntime", "float16")),
+        ("OpenVINO bfloat16", OV_BF16),
+        ("OpenVINO float16", None),
+        ("TensorrtExecutionProvider", None),
+        ("FakeServer", None),
+        ("", None),
+    ],
+)
+def test_the_name_of_what_runs_a_model_says_the_way(name: str, way: Way | None) -> None:
+    assert way_named(name) == way
 
 
 def test_a_bundle_without_figures_runs_in_float32(tiny_bundle: Path) -> None:

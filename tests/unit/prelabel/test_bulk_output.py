@@ -46,8 +46,11 @@ def test_an_output_of_something_else_is_refused_and_left_alone(
     tmp_path: Path, source: ListSource, predictor: ListPredictor, options: dict[str, Any], message: str
 ) -> None:
     bulk(tmp_path / "out", ListSource(25))
+    (tmp_path / "out" / LOCK_FILE).unlink()  # as in a copy
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with pytest.raises(InputError, match=f"{message}.*choose another directory, or start over with --overwrite"):
         bulk(tmp_path / "out", source, predictor, **options)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     check_rows(tmp_path / "out", 25)
 
 
@@ -66,7 +69,7 @@ def test_a_directory_with_other_files_is_refused(tmp_path: Path, overwrite: bool
     (tmp_path / "part-00000-0123456789ab.parquet").write_text("not ours: there is no _run.json")
     with pytest.raises(InputError, match=r"holds other files \(holiday\.jpg, part-.* and no _run\.json"):
         bulk(tmp_path, ListSource(25), overwrite=overwrite)
-    assert len([path for path in tmp_path.iterdir() if path.name != LOCK_FILE]) == 2
+    assert len(list(tmp_path.iterdir())) == 2  # not even a lock is left in it
 
 
 def test_a_damaged_run_file_is_named(tmp_path: Path) -> None:
@@ -93,6 +96,20 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
 
     bulk(output, ListSource(33), Nested())
     check_rows(output, 33)
+
+
+def test_another_run_that_was_faster_is_noticed_under_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, lock = tmp_path / "out", LocalStorage.lock
+
+    def too_late(storage: LocalStorage) -> Any:
+        monkeypatch.undo()
+        bulk(output, ListSource(25))
+        return lock(storage)
+
+    monkeypatch.setattr(LocalStorage, "lock", too_late)
+    with pytest.raises(InputError, match="holds predictions of model model-1, not model-2"):
+        bulk(output, ListSource(25), ListPredictor(ListModel("model-2")))
+    check_rows(output, 25)
 
 
 def test_the_lock_ends_with_the_run(tmp_path: Path) -> None:

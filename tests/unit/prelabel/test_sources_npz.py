@@ -23,7 +23,14 @@ def write(path: Path, *, compressed: bool = False, **content: Any) -> Path:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(
-    images=arrays.arrays(np.uint8, st.one_of(arrays.array_shapes(min_dims=3, max_dims=4, max_side=6))),
+    images=arrays.arrays(
+        np.uint8,
+        st.builds(
+            lambda sizes, channels: (*sizes, *channels),
+            arrays.array_shapes(min_dims=3, max_dims=3, max_side=6),
+            st.sampled_from([(), (1,), (3,)]),
+        ),
+    ),
     compressed=st.booleans(),
     start=st.integers(0, 6),
     stop=st.integers(0, 8),
@@ -58,6 +65,17 @@ def test_labels(tmp_path: Path, labels: NDArray[Any], wanted: list[str | None]) 
         ({"x": IMAGES}, "has no array 'images': it has x"),
         ({"images": IMAGES.astype(np.float32)}, r"'images' is float32 \[40, 16, 16\]"),
         ({"images": IMAGES[0]}, r"'images' is uint8 \[16, 16\]"),
+        ({"images": IMAGES[None, None]}, r"'images' is uint8 \[1, 1, 40, 16, 16\], wanted is .* \[n, h, w, 1 or 3\]"),
+        (
+            {"images": IMAGES.reshape(40, 8, 8, 4)},
+            r"\[40, 8, 8, 4\], images of 4 channels, .*: save images\[\.\.\., :3\]",
+        ),
+        ({"images": IMAGES.reshape(40, 8, 16, 2)}, r"images of 2 channels, .*: save images\[\.\.\., :1\], or the"),
+        (
+            {"images": IMAGES[:39].reshape(13, 3, 16, 16)},
+            r"images of 16 channels, .*: save np\.moveaxis\(images, 1, -1\)",
+        ),
+        ({"images": IMAGES[:, :0]}, r"\[40, 0, 16\], images without pixels"),
         ({"images": np.asfortranarray(IMAGES)}, "in Fortran's order"),
         ({"images": np.array([[[None]]])}, "'images' is object"),
         ({"images": IMAGES, "labels": np.zeros(39, int)}, r"'labels' is int64 \[39\]"),
