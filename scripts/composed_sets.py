@@ -31,16 +31,24 @@ from prelabel.errors import InputError, PrelabelError
 from prelabel.files import write_atomically, write_text_atomically
 from prelabel.images import Pixels
 from scripts.composed.digits import clean_digits, colour_digits, polluted_digits, unbalanced_digits
-from scripts.composed.glyphs import glyphs, letters
+from scripts.composed.glyphs import colour_letters, glyphs, letters
 from scripts.composed.mnist import MNIST, SplitName, load_digits
 from scripts.composed.shapes import outlines, shapes
 from scripts.composed.split import Split
 
 SetName = Literal[
-    "letters", "colour-digits-32", "shapes-64", "binary-64", "glyphs-100", "unbalanced-digits", "polluted-digits"
+    "letters",
+    "colour-letters-32",
+    "colour-digits-32",
+    "shapes-64",
+    "binary-64",
+    "glyphs-100",
+    "unbalanced-digits",
+    "polluted-digits",
 ]
 SIZES: dict[SetName, tuple[int, int]] = {
     "letters": (12_000, 2_600),
+    "colour-letters-32": (12_000, 2_000),
     "colour-digits-32": (12_000, 2_000),
     "shapes-64": (6_000, 1_200),
     "binary-64": (4_000, 1_000),
@@ -111,6 +119,8 @@ def compose(name: SetName, split: SplitName, seed: int, count: int, mnist: Path 
     match name:
         case "letters":
             return letters(generator, count)
+        case "colour-letters-32":
+            return colour_letters(generator, count)
         case "glyphs-100":
             return glyphs(generator, count)
         case "shapes-64":

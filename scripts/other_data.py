@@ -22,6 +22,7 @@ RUNS = Path("runs/other-data")
 
 LABELS = {
     "letters": (130, 520),
+    "colour-letters-32": (100, 500),
     "colour-digits-32": (100, 200, 500),
     "shapes-64": (60, 300),
     "binary-64": (20, 100),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from prelabel.images import Pixels
 from training.config import Recipe
 
-Kind = Literal["none", "digits", "natural", "recoloured"]
+Kind = Literal["none", "digits", "recoloured-digits", "natural", "recoloured"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class View:
 VIEWS: dict[Kind, tuple[View, View]] = {
     # (weak view, strong view). Digits and signs: on a plain background everything may move, colours stay.
     "digits": (View(0.07, 5.0, 0.05, 0.0, 0.0, 0.0, 0.0, 0.0), View(0.1, 15.0, 0.15, 0.2, 0.0, 0.04, 0.0, 0.0)),
+    # The same where a class comes in every colour.
+    "recoloured-digits": (
+        View(0.07, 5.0, 0.05, 0.0, 0.0, 0.0, 0.0, 0.0),
+        View(0.1, 15.0, 0.15, 0.2, 0.0, 0.04, 0.3, 1.0),
+    ),
     # Photographs: smaller moves; brightness and contrast vary.
     "natural": (View(0.07, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), View(0.12, 10.0, 0.15, 0.1, 0.3, 0.0, 0.3, 0.0)),
     # The same where a class comes in every colour. Coloured digits, 50 labels a class: 42 % errors in place of 79.
@@ -60,10 +65,11 @@ ELASTIC_GRID = 5
 
 
 def choose_kind(images: Pixels, labelled: Pixels, labels: NDArray[np.int32]) -> Kind:
-    """Returns the kind of augmentation that fits the data: `digits`, `natural` or `recoloured`.
+    """Returns the kind of augmentation that fits the data.
 
-    `digits` where most images have a plain border: nine tenths of its pixels lie within 16 grey levels of its median.
-    Of the others `recoloured` where they are RGB and the colour of a labelled image does not tell its class.
+    `digits` where most images have a plain border (nine tenths of its pixels lie within 16 grey levels of its median),
+    else `natural`; `recoloured-digits` and `recoloured` where the images are not grey and the colour of a labelled one
+    does not tell its class.
 
     Args:
         images: uint8 [n, H, W, C], 0..255: the pile.
@@ -75,10 +81,16 @@ def choose_kind(images: Pixels, labelled: Pixels, labels: NDArray[np.int32]) -> 
     border = np.concatenate(edges, axis=1)  # [n, 2 (H + W), C]
     distance = np.abs(border - np.median(border, axis=1, keepdims=True)).max(axis=2)
     plain = (distance <= 16).mean(axis=1) >= 0.9
+    any_colour = not are_grey(images) and not colour_tells_class(labelled, labels)
     if plain.mean() >= 0.5:
-        return "digits"
-    grey = images.shape[3] == 1 or bool((sample == sample[..., :1]).all())
-    return "natural" if grey or colour_tells_class(labelled, labels) else "recoloured"
+        return "recoloured-digits" if any_colour else "digits"
+    return "recoloured" if any_colour else "natural"
+
+
+def are_grey(images: Pixels) -> bool:
+    """Returns whether images (uint8 [n, H, W, C]; 500 of them are looked at) have one channel, or equal ones."""
+    sample = images[:: max(1, len(images) // 500)]
+    return images.shape[3] == 1 or bool((sample == sample[..., :1]).all())
 
 
 def colour_tells_class(images: Pixels, labels: NDArray[np.int32]) -> bool:

@@ -11,7 +11,7 @@ import tyro
 
 from prelabel.errors import InputError
 
-Augment = Literal["auto", "none", "digits", "natural", "recoloured"]
+Augment = Literal["auto", "none", "digits", "recoloured-digits", "natural", "recoloured"]
 Norm = Literal["none", "batch", "weight"]
 
 
@@ -215,8 +215,9 @@ class Options:
     """Side length in pixels that images are brought to. Default: as the data has it, at most 64."""
     augment: Augment = "auto"
     """Kind of augmentation where the preset uses it: `digits` (shift, rotate, scale, shear on a plain background),
-    `natural` (smaller moves, brightness and contrast), `recoloured` (the same and every hue), `none`; `auto` looks at
-    the images' borders, and whether the labelled images' colours tell their classes. Nothing flips."""
+    `natural` (smaller moves, brightness and contrast), `recoloured-digits` and `recoloured` (the same in every hue),
+    `none`; `auto` looks at the images' borders, and whether the labelled images' colours tell their classes. Nothing
+    flips."""
     class_prior: str = "balanced"
     """How often each class is in the pile: `balanced`; `estimated`, balanced at first and then what D finds;
     `labelled`, as the labelled images have it; or numbers in the order of the class names, such as 0.7,0.2,0.1."""

@@ -101,7 +101,7 @@ def train(options: Options) -> Summary:
 
     # What the pile is worth, where it does not go without saying.
     pile_worth, elapsed_s = None, 0.0
-    if is_guarded(kind, recipe):
+    if is_guarded(kind, data.unlabelled, recipe):
         known, elapsed_s = pile_skill(options, data, recipe, kind, strategy)
         pile_worth = worth(known)
         way = f"{100.0 * known.value:.0f} % of the way from chance to no errors, give or take {100.0 * known.error:.0f}"

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from training.augment import PHOTOGRAPHS, Kind
+from prelabel.images import Pixels
+from training.augment import PHOTOGRAPHS, Kind, are_grey
 from training.config import Recipe
 from training.distribute import mean_over_replicas
 from training.state import State
@@ -23,10 +24,16 @@ DECAY = 0.98
 """The accuracy on labelled images is averaged over about 50 steps."""
 
 
-def is_guarded(kind: Kind, recipe: Recipe) -> bool:
-    """Returns whether the losses on the pile have to earn their weight: in all that looks like a photograph."""
+def is_guarded(kind: Kind, images: Pixels, recipe: Recipe) -> bool:
+    """Returns whether the losses on the pile have to earn their weight: in photographs, and in all that has colours.
+
+    Args:
+        kind: Of augmentation.
+        images: uint8 [n, H, W, C]: the pile.
+        recipe: Without losses on the pile's classes there is nothing to guard.
+    """
     weights = recipe.information_weight, recipe.adversarial_weight, recipe.consistency_weight
-    return kind in PHOTOGRAPHS and any(weights)
+    return any(weights) and (kind in PHOTOGRAPHS or not are_grey(images))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Characters in matplotlib's fonts: the sets `letters` and `glyphs-100`."""
+"""Characters in matplotlib's fonts: the sets `letters`, `colour-letters-32` and `glyphs-100`."""
 
 import functools
 from collections.abc import Sequence
@@ -10,10 +10,11 @@ from matplotlib.ft2font import FT2Font
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from scripts.composed.scenery import chunks, with_noise
+from scripts.composed.scenery import chunks, contrasting_colours, with_noise
 from scripts.composed.split import Masks, Split, balanced, names_of
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+COLOUR_LETTERS = 10
 LETTER_FONTS = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-BoldItalic",
     "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "cmr10", "cmb10", "cmss10", "cmtt10", "cmmi10",
@@ -47,6 +48,17 @@ def letters(generator: np.random.Generator, count: int) -> Split:
     cover = masks.astype(np.float32) / 255
     pixels = with_noise(generator, paper + (ink - paper) * cover, 15.0)
     return Split(pixels[..., None], names_of(labels, ALPHABET))
+
+
+def colour_letters(generator: np.random.Generator, count: int) -> Split:
+    """The first ten letters in any colour on a plain ground of any other: uint8 [count, 32, 32, 3]."""
+    labels = balanced(generator, count, COLOUR_LETTERS)
+    masks = render(generator, [ALPHABET[label] for label in labels], LETTER_FONTS, 32)
+    paper = generator.uniform(0, 255, (count, 3)).astype(np.float32)
+    ink = contrasting_colours(generator, paper)
+    cover = masks[..., None].astype(np.float32) / 255
+    pixels = paper[:, None, None] + (ink - paper)[:, None, None] * cover
+    return Split(with_noise(generator, pixels, 12.0), names_of(labels, ALPHABET))
 
 
 def glyphs(generator: np.random.Generator, count: int, class_count: int = 100) -> Split:

@@ -15,6 +15,7 @@ from training.dataset import find_splits, load_dataset, load_test
 
 SHAPES = {
     "letters": (26, (28, 28, 1)),
+    "colour-letters-32": (10, (32, 32, 3)),
     "colour-digits-32": (10, (32, 32, 3)),
     "shapes-64": (6, (64, 64, 3)),
     "binary-64": (2, (64, 64, 3)),

@@ -15,7 +15,7 @@ def images(count: int = 8) -> tf.Tensor:
     return tf.constant(pixels)
 
 
-@pytest.mark.parametrize("kind", ["digits", "natural", "recoloured"])
+@pytest.mark.parametrize("kind", ["digits", "recoloured-digits", "natural", "recoloured"])
 @pytest.mark.parametrize("strength", [0, 1])
 def test_views_depend_on_the_seed_alone_and_stay_in_range(kind: str, strength: int) -> None:
     view = VIEWS[kind][strength]  # type: ignore[index]
@@ -45,7 +45,7 @@ def test_nothing_flips() -> None:
     """A bright left and a dark right half stay where they are, in every view."""
     pixels = np.full((64, 16, 16, 1), -1.0, np.float32)
     pixels[:, :, :8] = 1.0
-    for weak_and_strong in (VIEWS["digits"], VIEWS["natural"], VIEWS["recoloured"]):
+    for weak_and_strong in VIEWS.values():
         for view in weak_and_strong:
             views = random_view(tf.constant(pixels), view, "digits", tf.constant([0, 1])).numpy()
             assert (views[:, :, :4].mean(axis=(1, 2, 3)) > views[:, :, -4:].mean(axis=(1, 2, 3))).all()
@@ -70,6 +70,11 @@ def test_colours_vary_where_they_tell_nothing() -> None:
     of_class = np.clip(base[labels] + 2 * noise, 0, 255).astype(np.uint8)
     assert choose_kind(any_colour, any_colour, labels) == "recoloured"
     assert choose_kind(of_class, of_class, labels) == "natural"
+    for images, kind in ((any_colour, "recoloured-digits"), (of_class, "digits")):
+        framed = images.copy()
+        for edge in (framed[:, 0], framed[:, -1], framed[:, :, 0], framed[:, :, -1]):
+            edge[:] = 255
+        assert choose_kind(framed, framed, labels) == kind
 
 
 def test_one_image_a_class_tells_nothing_and_many_images_are_no_matter() -> None:
@@ -98,7 +103,7 @@ def test_an_elastic_view_bends_but_keeps_the_amount_of_ink() -> None:
 
 def test_photographs_have_a_step_size_and_a_feature_grid_of_their_own() -> None:
     recipe = changed(PRESETS["default"], ("learning_rate=5e-3", "photo_learning_rate=1e-3", "photo_feature_grid=2"))
-    for kind in ("digits", "none"):
+    for kind in ("digits", "recoloured-digits", "none"):
         assert fitted(recipe, kind) == recipe
     for kind in ("natural", "recoloured"):
         assert (fitted(recipe, kind).learning_rate, fitted(recipe, kind).feature_grid) == (1e-3, 2)

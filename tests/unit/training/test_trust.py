@@ -15,6 +15,7 @@ from training.trust import Skill, is_guarded, labels_alone, note_accuracy, pile_
 
 BOOK = dataclasses.replace(PRESETS["book"], labelled_batch=10, unlabelled_batch=4, generated_batch=4, steps=10)
 RECIPE = dataclasses.replace(BOOK, information_weight=1.0)
+GREY = np.zeros((2, 4, 4, 1), np.uint8)
 
 
 @pytest.fixture
@@ -87,6 +88,11 @@ def test_labels_alone_takes_neither_pile_nor_generator(data: TrainingSet) -> Non
 
 
 def test_a_recipe_without_losses_on_the_classes_of_the_pile_needs_no_guard() -> None:
-    assert is_guarded("natural", RECIPE)
-    assert not is_guarded("natural", BOOK)
-    assert not is_guarded("digits", RECIPE)
+    assert is_guarded("natural", GREY, RECIPE)
+    assert not is_guarded("natural", GREY, BOOK)
+
+
+def test_what_has_colours_is_guarded_on_a_plain_ground_too() -> None:
+    assert is_guarded("digits", np.random.default_rng(0).integers(0, 255, (9, 4, 4, 3)).astype(np.uint8), RECIPE)
+    assert not is_guarded("digits", GREY, RECIPE)
+    assert not is_guarded("digits", GREY.repeat(3, axis=3), RECIPE)
