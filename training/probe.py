@@ -104,8 +104,11 @@ def held_out_skill(
                 step(tf.constant(sampler.positions(number)), nothing, tf.constant(number))
                 report.advance(1)
                 number += 1
+            # Once for each fold: to compile it would take longer, and TensorFlow warns of functions compiled so often.
+            tf.config.run_functions_eagerly(True)
             Settler(state.teacher, part.labelled).settle()
             right = Classifier(state.teacher).accuracy(Evaluation(data.labelled[out], data.labels[out]))
+            tf.config.run_functions_eagerly(False)
             hits += round(right * out.sum())
     return skill(hits, int((turn >= 0).sum()), len(data.classes))
 

@@ -16,8 +16,18 @@ from training.recorder import read_metrics
 ROOT = Path(__file__).parents[2]
 
 
-def start(data: Path, output: Path, devices: int, strategy: str, preset: str, *changes: str, **environment: str):  # type: ignore[no-untyped-def]
-    command = [sys.executable, "-m", "support.distributed", str(devices), strategy, preset, str(data), str(output)]
+def start(  # type: ignore[no-untyped-def]
+    data: Path,
+    output: Path,
+    devices: int,
+    strategy: str,
+    preset: str,
+    *changes: str,
+    augment: str = "digits",
+    **environment: str,
+):
+    arguments = [str(devices), strategy, preset, augment, str(data), str(output)]
+    command = [sys.executable, "-m", "support.distributed", *arguments]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     return subprocess.Popen(
         [*command, *changes],
@@ -55,16 +65,23 @@ def test_two_devices_have_the_losses_of_one(preset: str, changes: tuple[str, ...
     check_same_losses(tmp_path / "one", tmp_path / "two")
 
 
+def test_two_devices_trust_the_pile_of_photographs_as_one_does(tmp_path: Path) -> None:
+    data = write_idx_dataset(tmp_path / "data")
+    finish(start(data, tmp_path / "one", 1, "none", "default", *SMALL, augment="natural"))
+    finish(start(data, tmp_path / "two", 2, "mirrored", "default", *SMALL, augment="natural"))
+    check_same_losses(tmp_path / "one", tmp_path / "two")
+
+
 def test_two_hosts_have_the_losses_of_one_and_one_of_them_writes(tmp_path: Path) -> None:
     data = write_idx_dataset(tmp_path / "data")
-    finish(start(data, tmp_path / "one", 1, "none", "default", *SMALL))
+    finish(start(data, tmp_path / "one", 1, "none", "default", *SMALL, augment="natural"))
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     workers = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
     for s in sockets:
         s.close()
     processes = [
         start(
-            data, tmp_path / "two", 1, "multi-worker", "default", *SMALL,
+            data, tmp_path / "two", 1, "multi-worker", "default", *SMALL, augment="natural",
             TF_CONFIG=json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}),
             TMPDIR=str(tmp_path),
         )
@@ -73,4 +90,4 @@ def test_two_hosts_have_the_losses_of_one_and_one_of_them_writes(tmp_path: Path)
     for process in processes:
         finish(process)
     check_same_losses(tmp_path / "one", tmp_path / "two")
-    assert (tmp_path / "two" / "training.json").exists()
+    assert json.loads((tmp_path / "two" / "training.json").read_text())["pile_weight"] == pytest.approx(0.5)
