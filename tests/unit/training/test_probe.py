@@ -26,8 +26,9 @@ def test_every_label_is_held_out_once_and_every_class_stays_known(values: list[i
 
 
 def test_labels_that_tell_the_classes_are_known_from_labels_that_do_not(
-    make_training_set: Callable[..., TrainingSet],
+    make_training_set: Callable[..., TrainingSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(probe, "FOLDS", 2)
     data = make_training_set(labelled=48)
     wrong = dataclasses.replace(data, labels=np.random.default_rng(0).permutation(data.labels))
     right, none = (probe.held_out_skill(one, RECIPE, "natural", 0, None, "none").value for one in (data, wrong))
