@@ -199,7 +199,7 @@ def run_with(
             if todo < images:
                 report.note(f"{images - todo:,} of {images:,} images were done before")
             if again.rows:
-                report.note(f"{again.failed:,} errors are tried again, with all {again.rows:,} images of their files")
+                report.note(f"error rows tried again: {again.failed:,}, with all {again.rows:,} images of their files")
             try:
                 for statistics in runner(work, missing, report.advance) if missing else ():
                     new += statistics.counts

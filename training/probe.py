@@ -15,13 +15,13 @@ from prelabel.progress import Progress, ProgressMode
 from training.augment import Kind
 from training.batches import BalancedSampler
 from training.budget import TIMED_STEPS, fitting_steps
-from training.config import Options, Recipe
+from training.config import Options, Recipe, labels_alone
 from training.dataset import Evaluation, TrainingSet
 from training.distribute import is_chief
 from training.evaluate import Classifier
 from training.state import Settler, build_state
 from training.step import make_step
-from training.trust import Skill, labels_alone, skill
+from training.trust import Skill, skill
 
 FOLDS = 4
 SHARE_OF_STEPS = 0.3

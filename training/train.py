@@ -31,7 +31,7 @@ from training.augment import choose_kind, fitted
 from training.batches import BalancedSampler, EpochSampler
 from training.budget import TIMED_STEPS, fitting_steps
 from training.checkpoint import list_checkpoints, load_checkpoint, read_meta, save_checkpoint
-from training.config import Options
+from training.config import Options, labels_alone
 from training.dataset import load_dataset, load_test
 from training.distribute import check_shares, is_chief, make_strategy
 from training.evaluate import Classifier
@@ -43,7 +43,7 @@ from training.recorder import SAMPLES_PER_ROW, Recorder, Row, plot_curves
 from training.run import check_folder, describe, finished_run, open_run
 from training.state import Settler, State, build_state
 from training.step import make_step
-from training.trust import is_guarded, labels_alone, worth
+from training.trust import is_guarded, worth
 
 logger = logging.getLogger(__name__)
 

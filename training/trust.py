@@ -6,7 +6,6 @@ adversarial views hold it to classes of backgrounds, from which it does not come
 much as D knows: of labels that it did not see (`training.probe`), and of those that it learns from.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -60,20 +59,6 @@ def worth(known: Skill) -> float:
     """Returns the largest factor on the pile's losses, 0..1: a D that knows less makes itself worse from the pile."""
     nothing, everything = WORTH
     return min(1.0, max(0.0, (known.value - known.error - nothing) / (everything - nothing)))
-
-
-def labels_alone(recipe: Recipe) -> Recipe:
-    """Returns the recipe of the same D without the pile and without a generator."""
-    return dataclasses.replace(
-        recipe,
-        unlabelled_batch=0,
-        generated_batch=0,
-        unsupervised_weight=0.0,
-        consistency_weight=0.0,
-        information_weight=0.0,
-        adversarial_weight=0.0,
-        adversarial_batch=0,
-    )
 
 
 def pile_trust(state: State, most: float) -> tf.Tensor:

@@ -188,7 +188,7 @@ def test_the_command_tries_a_mended_url_of_a_list_again(
     capsys.readouterr()
     options = ("--shard-size", 2, "--retry-errors", "--progress", "auto")
     assert command_line.bulk(pile, tiny_bundle, *options) == 0
-    assert "2 errors are tried again, with all 4 images of their files\n" in capsys.readouterr().err
+    assert "error rows tried again: 2, with all 4 images of their files\n" in capsys.readouterr().err
 
 
 def test_a_repaired_file_of_another_size_is_another_input(

@@ -7,11 +7,11 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.config import PRESETS
+from training.config import PRESETS, labels_alone
 from training.dataset import TrainingSet
 from training.state import State, build_state
 from training.step import make_step
-from training.trust import Skill, is_guarded, labels_alone, note_accuracy, pile_trust, skill, worth
+from training.trust import Skill, is_guarded, note_accuracy, pile_trust, skill, worth
 
 BOOK = dataclasses.replace(PRESETS["book"], labelled_batch=10, unlabelled_batch=4, generated_batch=4, steps=10)
 RECIPE = dataclasses.replace(BOOK, information_weight=1.0)
