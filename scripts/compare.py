@@ -26,6 +26,7 @@ class Variant:
     changes: tuple[str, ...] = ()
 
 
+CONSTANT = ("pile_ramp=0", "view_decay=0")
 NO_GAN = ("generated_batch=0", "unsupervised_weight=0")
 MATCHING = (
     "information_weight=0",
@@ -37,7 +38,14 @@ VARIANTS: dict[str, Variant] = {
     "supervised": Variant("supervised", "plain classifier of the book, labels alone"),
     "book": Variant("book", "SGAN of the book"),
     "default": Variant("default", "prelabel's default"),
-    "short": Variant("default", "prelabel's default"),
+    "constant": Variant(
+        "default", "default with the pile's weight and the strong views the same in each step", CONSTANT
+    ),
+    "short": Variant("default", "the same"),
+    "ramp": Variant("default", "the same, the pile's weight grows over 16 % of the run", ("pile_ramp=0.16",)),
+    "view-decay": Variant(
+        "default", "the same, strong views decay to two fifths over the second half", ("view_decay=0.6",)
+    ),
     # What each part adds, from the labels alone to the default.
     "labels-augmented": Variant(
         "default",
@@ -64,7 +72,6 @@ VARIANTS: dict[str, Variant] = {
         (
             "information_weight=0",
             "consistency_weight=3",
-            "consistency_ramp_steps=300",
             "temperature=0.5",
             "align=true",
         ),
@@ -72,7 +79,7 @@ VARIANTS: dict[str, Variant] = {
     "pseudo-labels-unaligned": Variant(
         "default",
         "the same, not aligned",
-        ("information_weight=0", "consistency_weight=3", "consistency_ramp_steps=300", "temperature=0.5"),
+        ("information_weight=0", "consistency_weight=3", "temperature=0.5"),
     ),
     "no-norm": Variant(
         "default", "default without normalisation in D, a third of the step size", ("norm=none", "learning_rate=2e-3")
@@ -88,16 +95,17 @@ VARIANTS: dict[str, Variant] = {
     "feature-matching": Variant("default", "default with feature matching", ("generator_loss=feature_matching",)),
 }
 
-ABLATIONS = tuple(name for name in VARIANTS if name not in ("supervised", "book", "default"))
-ABLATION_STEPS = 1000
-"""Steps of an ablation, a fifth of the default's, so that five draws of each take an hour or two and not a day; `short`
-is the default with as many."""
+ABLATIONS = tuple(name for name in VARIANTS if name not in ("supervised", "book", "default", "constant"))
+ABLATION_CHANGES = ("steps=1000", *CONSTANT)
+"""An ablation has a fifth of the default's steps, so that five draws of each take an hour or two and not a day, and the
+schedule of its weights and views is constant; `short` is the default so."""
 
 Run = tuple[str, int, int]
 """Variant, labels, seed."""
 
 PLAN: list[Run] = [
     *(("default", 100, seed) for seed in range(10)),
+    *(("constant", labels, seed) for labels in (100, 20, 50, 1000) for seed in range(10)),
     *(("supervised", 100, seed) for seed in range(10)),
     *(("book", 100, seed) for seed in range(10)),
     *(("default", 20, seed) for seed in range(10)),
@@ -140,7 +148,7 @@ def main() -> None:
         name, labels, seed = run
         variant = VARIANTS[name]
         arguments = ["--data", "data/mnist", "--preset", variant.preset, "--labels", str(labels), "--seed", str(seed)]
-        changes = [*variant.changes, *([f"steps={ABLATION_STEPS}"] if name in ABLATIONS else [])]
+        changes = [*(ABLATION_CHANGES if name in ABLATIONS else ()), *variant.changes]
         runs.train(directory(run), [*arguments, *(["--change", *changes] if changes else [])], options.side_by_side)
         return result(run)
 

@@ -31,7 +31,9 @@ PUBLISHED = (
 )
 """(system, labels, test error in percent, remark)."""
 
-COLOURS = {"supervised": "tab:gray", "book": "tab:orange", "default": "tab:blue"}
+COLOURS = {"supervised": "tab:gray", "book": "tab:orange", "constant": "tab:cyan", "default": "tab:blue"}
+NAMES = {"constant": "`default`, constant"}
+"""What a variant is called where it is not a preset."""
 
 
 def of(runs: list[Entry], variant: str, labels: int) -> list[Entry]:
@@ -62,8 +64,9 @@ def records(runs: list[Entry]) -> str:
             values = [run["test_error"] for run in of(runs, preset, labels)]
             if values:
                 deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+                name = NAMES.get(preset, f"`{preset}`")
                 lines.append(
-                    f"| {labels:,} | `{preset}` | {statistics.mean(values):.2f} % | {deviation:.2f} "
+                    f"| {labels:,} | {name} | {statistics.mean(values):.2f} % | {deviation:.2f} "
                     f"| {statistics.median(values):.2f} % | {max(values):.2f} % | {len(values)} "
                     f"| {' '.join(f'{value:.2f}' for value in values)} |"
                 )
@@ -84,7 +87,7 @@ def ablations(runs: list[Entry]) -> str:
         "| recipe, 100 labels | steps | mean error | worst | draws | against the short default | seconds a run |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in ("supervised", "book", "default", *ABLATIONS):
+    for name in ("supervised", "book", "default", "constant", *ABLATIONS):
         members = of(runs, name, 100)
         values = [run["test_error"] for run in members]
         if not values:

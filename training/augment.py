@@ -115,14 +115,32 @@ def colour_tells_class(images: Pixels, labels: NDArray[np.int32]) -> bool:
 
 
 def fitted(recipe: Recipe, kind: Kind) -> Recipe:
-    """Returns the recipe for images of a kind: photographs have a step size and a feature grid of their own."""
+    """Returns the recipe for images of a kind: photographs have a step size and a feature grid of their own.
+
+    Their views are as strong to the end: more varies in them than the few labels show.
+    """
     if kind not in PHOTOGRAPHS:
         return recipe
-    return dataclasses.replace(recipe, learning_rate=recipe.photo_learning_rate, feature_grid=recipe.photo_feature_grid)
+    return dataclasses.replace(
+        recipe, learning_rate=recipe.photo_learning_rate, feature_grid=recipe.photo_feature_grid, view_decay=0.0
+    )
 
 
-def random_view(images: tf.Tensor, view: View, kind: Kind, seed: tf.Tensor) -> tf.Tensor:
-    """Returns one random view of each image, float32 [B, H, W, C], -1..1."""
+def view_strength(done: tf.Tensor, decay: float) -> tf.Tensor:
+    """Returns the strength of strong views, float32 scalar, 0..1, where a share of the run (0..1) is done.
+
+    The whole of it over the first half; then it falls evenly to 1 - `decay`.
+    """
+    return 1.0 - decay * tf.clip_by_value(2.0 * done - 1.0, 0.0, 1.0)
+
+
+def random_view(
+    images: tf.Tensor, view: View, kind: Kind, seed: tf.Tensor, strength: tf.Tensor | float = 1.0
+) -> tf.Tensor:
+    """Returns one random view of each image, float32 [B, H, W, C], -1..1.
+
+    `strength`, float32 scalar, 0..1, is a factor on all that varies in it but the size of a blanked square.
+    """
     if kind == "none":
         return images
     seeds = tf.random.split(seed, 12)
@@ -130,7 +148,7 @@ def random_view(images: tf.Tensor, view: View, kind: Kind, seed: tf.Tensor) -> t
     height, width = images.shape[1], images.shape[2]
 
     def uniform(number: int, limit: float) -> tf.Tensor:
-        return tf.random.stateless_uniform([batch], seeds[number], -limit, limit)
+        return strength * tf.random.stateless_uniform([batch], seeds[number], -limit, limit)
 
     angle = uniform(0, view.rotation_degrees * np.pi / 180)
     zoom_x, zoom_y = 1.0 + uniform(1, view.scale), 1.0 + uniform(2, view.scale)
@@ -154,7 +172,7 @@ def random_view(images: tf.Tensor, view: View, kind: Kind, seed: tf.Tensor) -> t
         fill_value=0.0,
     )
     if view.elastic:
-        moved = _elastic(moved, view.elastic, seeds[9])
+        moved = _elastic(moved, strength * view.elastic, seeds[9])
     if view.colour and images.shape[3] == 3:
         moved = _recolour(moved, uniform(10, np.pi * view.colour), 1.0 + uniform(11, view.colour))
     if view.tone:
@@ -189,7 +207,7 @@ def _cutout(images: tf.Tensor, fraction: float, seed: tf.Tensor) -> tf.Tensor:
     return images * (1.0 - hole) + corners * hole
 
 
-def _elastic(images: tf.Tensor, fraction: float, seed: tf.Tensor) -> tf.Tensor:
+def _elastic(images: tf.Tensor, fraction: tf.Tensor | float, seed: tf.Tensor) -> tf.Tensor:
     """Moves pixels along a smooth random field (Simard et al. 2003): bends strokes as another hand would."""
     batch = tf.shape(images)[0]
     height, width, channels = images.shape[1], images.shape[2], images.shape[3]

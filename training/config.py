@@ -41,12 +41,12 @@ class Recipe:
     """Weight of the real-or-fake loss in D's loss."""
     consistency_weight: float
     """Weight of the cross-entropy between pseudo-labels (weak view, EMA) and predictions (strong view)."""
-    consistency_ramp_steps: int
-    """Steps over which the consistency weight grows from 0: the first pseudo-labels are mostly wrong."""
     temperature: float
     """Pseudo-label probabilities are raised to 1 / temperature and normalised; under 1 sharpens."""
     align: bool
     """Move the mean of the pseudo-labels to the class prior (distribution alignment, ReMixMatch)."""
+    pile_ramp: float
+    """Share of the run, 0..1, over which the weight of the losses on the pile's classes grows from 0, as the square."""
     information_weight: float
     """Weight of the mutual information between the classes of a weak and a strong view (Ji et al. 2019, eq. 3)."""
     realness_gate: bool
@@ -59,6 +59,8 @@ class Recipe:
     """Root mean square of the adversarial change of a pixel, in network range (-1..1)."""
     augment: bool
     """Augment the images that D classifies; the kind comes from `Options.augment`."""
+    view_decay: float
+    """Share of their strength, 0..1, that strong views lose over the second half of the run; photographs' lose none."""
     labelled_view: Literal["weak", "strong"]
     """Which view of a labelled image D learns from, where `augment` is set."""
     fused: bool
@@ -115,15 +117,16 @@ PRESETS: dict[str, Recipe] = {
         generator_loss="adversarial",
         unsupervised_weight=1.0,
         consistency_weight=0.0,
-        consistency_ramp_steps=0,
         temperature=1.0,
         align=False,
+        pile_ramp=0.0,
         information_weight=0.0,
         realness_gate=False,
         adversarial_weight=0.0,
         adversarial_batch=0,
         adversarial_radius=0.0,
         augment=False,
+        view_decay=0.0,
         labelled_view="weak",
         fused=False,
         learning_rate=1e-3,
@@ -154,9 +157,10 @@ PRESETS["default"] = Recipe(
     # No pseudo-labels: they freeze what the labels alone got wrong (confirmation bias). Mutual information asks only
     # that two views of an image are of one class and that classes are used; the few labels name the classes.
     consistency_weight=0.0,
-    consistency_ramp_steps=0,
     temperature=1.0,
     align=False,
+    # First the labels: what the pile groups before D knows its classes by name, it keeps.
+    pile_ramp=0.16,
     information_weight=3.0,
     realness_gate=False,
     # Joins a style that no label shows (a seven with a bar) to the class that it lies next to.
@@ -164,6 +168,8 @@ PRESETS["default"] = Recipe(
     adversarial_batch=64,
     adversarial_radius=0.2,
     augment=True,
+    # In the end D should fit images as they are: views as strong throughout cost it .05 points.
+    view_decay=0.6,
     # With two labels a class, weak views let D tell classes by what tells just these images apart, such as a slant.
     labelled_view="strong",
     fused=True,

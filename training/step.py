@@ -13,13 +13,13 @@ import tensorflow as tf
 
 from training import losses
 from training.adversarial import adversarial_views
-from training.augment import VIEWS, Kind, random_view
+from training.augment import VIEWS, Kind, random_view, view_strength
 from training.config import Recipe
 from training.dataset import TrainingSet
 from training.distribute import mean_over_replicas, part_of_loss, share
 from training.prior import class_prior as make_class_prior
 from training.state import State, call_frozen_statistics, move_teacher, to_network_range
-from training.trust import note_accuracy, pile_trust
+from training.trust import note_accuracy, pile_ramp, pile_trust
 
 Metrics = dict[str, tf.Tensor]
 ALIGNMENT_DECAY = 0.99
@@ -43,7 +43,7 @@ def make_step(
 ) -> Callable[..., Metrics]:
     """Returns the compiled step; `class_prior` as in `Options`, `pile_worth` as `training.trust.pile_trust`'s `most`.
 
-    Without a `pile_worth` the pile's losses have their whole weight from the start.
+    Without a `pile_worth` the pile's losses grow to their whole weight over `Recipe.pile_ramp`.
 
     It takes (labelled, unlabelled, step): positions int64 [B] in the data's arrays and the step's number, int32 scalar.
     It returns float32 scalars by name: columns of metrics.csv (training.recorder.COLUMNS).
@@ -64,8 +64,12 @@ def make_step(
         # The whole batch's views, then this replica's share: random numbers do not depend on the number of devices.
         seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int32), number]), 6)
         x, y = to_network_range(tf.gather(labelled_images, labelled)), tf.gather(labels, labelled)
-        if recipe.augment:
-            x = random_view(x, strong if recipe.labelled_view == "strong" else weak, kind, seeds[0])
+        done = tf.cast(number, tf.float32) / tf.cast(state.total_steps, tf.float32)
+        strength = view_strength(done, recipe.view_decay)
+        if recipe.augment and recipe.labelled_view == "strong":
+            x = random_view(x, strong, kind, seeds[0], strength)
+        elif recipe.augment:
+            x = random_view(x, weak, kind, seeds[0])
         x, y = share(x), share(y)
         if not recipe.unlabelled_batch:
             metrics = update_supervised(state, x, y)
@@ -73,13 +77,13 @@ def make_step(
             u = to_network_range(tf.gather(unlabelled_images, unlabelled))
             z = share(tf.random.stateless_normal([recipe.generated_batch, recipe.latent_size], seeds[3]))
             weak_views = share(random_view(u, weak, kind, seeds[1]) if recipe.augment else u)
-            strong_views = share(random_view(u, strong, kind, seeds[2]) if recipe.augment else u)
+            strong_views = share(random_view(u, strong, kind, seeds[2], strength) if recipe.augment else u)
             noise = share(tf.random.stateless_normal([recipe.adversarial_batch, *u.shape[1:]], seeds[5]))
             prior = estimated_prior(given_prior, state, number) if class_prior == "estimated" else given_prior
             pseudo_labels = None
             if recipe.consistency_weight:
                 pseudo_labels = make_pseudo_labels(state, weak_views, prior, recipe)
-            trust = tf.ones([]) if pile_worth is None else pile_trust(state, pile_worth)
+            trust = pile_ramp(done, recipe.pile_ramp) if pile_worth is None else pile_trust(state, pile_worth)
             batch = RealImages(x, y, weak_views, strong_views, noise, pseudo_labels, trust)
             update = update_fused if recipe.fused else update_apart
             metrics, real_features = update(state, batch, z, number, prior, recipe)
@@ -200,8 +204,7 @@ def pile_loss(
     total, metrics = tf.zeros([]), {}
     if real.pseudo_labels is not None:
         consistency = losses.consistency_loss(real.pseudo_labels, strong_logits)
-        ramp = tf.minimum(1.0, tf.cast(number, tf.float32) / max(1, recipe.consistency_ramp_steps))
-        total += recipe.consistency_weight * real.trust * ramp * consistency
+        total += recipe.consistency_weight * real.trust * consistency
         metrics["loss_consistency"] = consistency
     if recipe.information_weight or recipe.adversarial_weight:
         weak_logits = classify(real.weak_views)

@@ -61,6 +61,14 @@ def worth(known: Skill) -> float:
     return min(1.0, max(0.0, (known.value - known.error - nothing) / (everything - nothing)))
 
 
+def pile_ramp(done: tf.Tensor, ramp: float) -> tf.Tensor:
+    """Returns the factor on the losses of a pile that need not earn its weight, float32 scalar, 0..1.
+
+    It grows as the square of the share of the run that is done (`done`, float32 scalar, 0..1) up to 1 at `ramp`.
+    """
+    return tf.square(tf.minimum(1.0, done / ramp)) if ramp else tf.ones([])
+
+
 def pile_trust(state: State, most: float) -> tf.Tensor:
     """Returns the factor on the pile's losses, float32 scalar, 0..1: `most` times the square of the seen skill.
 

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from prelabel.images import ImageSpec
-from training.augment import VIEWS, View, choose_kind, colour_tells_class, fitted, random_view
+from training.augment import VIEWS, View, choose_kind, colour_tells_class, fitted, random_view, view_strength
 from training.config import PRESETS, changed
 from training.models import build_discriminator
 
@@ -29,6 +29,8 @@ def test_views_depend_on_the_seed_alone_and_stay_in_range(kind: str, strength: i
 def test_a_view_without_freedom_is_the_image_itself() -> None:
     still = View(0, 0, 0, 0, 0, 0, 0, 0)
     np.testing.assert_allclose(random_view(images(), still, "digits", tf.constant([0, 0])), images(), atol=1e-5)
+    without_strength = random_view(images(), VIEWS["digits"][1], "digits", tf.constant([0, 0]), 0.0)
+    np.testing.assert_allclose(without_strength, images(), atol=1e-5)
     assert random_view(images(), VIEWS["digits"][1], "none", tf.constant([0, 0])) is not None
 
 
@@ -101,8 +103,15 @@ def test_an_elastic_view_bends_but_keeps_the_amount_of_ink() -> None:
     assert (bent[:, :2] == -1).all()
 
 
-def test_photographs_have_a_step_size_and_a_feature_grid_of_their_own() -> None:
+def test_strong_views_keep_their_strength_over_half_the_run_and_lose_a_share_of_it_to_the_end() -> None:
+    strengths = [float(view_strength(tf.constant(done), 0.6)) for done in (0.0, 0.5, 0.75, 1.0)]
+    assert strengths == pytest.approx([1, 1, 0.7, 0.4])
+    assert float(view_strength(tf.constant(1.0), 0.0)) == 1
+
+
+def test_photographs_have_a_step_size_a_feature_grid_and_steady_views_of_their_own() -> None:
     recipe = changed(PRESETS["default"], ("learning_rate=5e-3", "photo_learning_rate=1e-3", "photo_feature_grid=2"))
+    assert fitted(recipe, "digits").view_decay > 0 == fitted(recipe, "natural").view_decay
     for kind in ("digits", "recoloured-digits", "none"):
         assert fitted(recipe, kind) == recipe
     for kind in ("natural", "recoloured"):

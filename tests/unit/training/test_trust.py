@@ -11,7 +11,7 @@ from training.config import PRESETS, labels_alone
 from training.dataset import TrainingSet
 from training.state import State, build_state
 from training.step import make_step
-from training.trust import Skill, is_guarded, note_accuracy, pile_trust, skill, worth
+from training.trust import Skill, is_guarded, note_accuracy, pile_ramp, pile_trust, skill, worth
 
 BOOK = dataclasses.replace(PRESETS["book"], labelled_batch=10, unlabelled_batch=4, generated_batch=4, steps=10)
 RECIPE = dataclasses.replace(BOOK, information_weight=1.0)
@@ -56,6 +56,15 @@ def test_trust_grows_with_the_labels_that_were_learnt_up_to_the_most(state: Stat
     assert trust == pytest.approx([0, 0, 0.8 * 0.25, 0.8], abs=1e-6)
 
 
+def test_the_pile_counts_for_more_along_its_ramp_and_then_for_all() -> None:
+    weights = [float(pile_ramp(tf.constant(done), 0.4)) for done in (0.0, 0.1, 0.2, 0.4, 0.41, 1.0)]
+    assert weights == pytest.approx([0, 1 / 16, 1 / 4, 1, 1, 1])
+
+
+def test_without_a_ramp_the_pile_counts_for_all_from_the_first_step() -> None:
+    assert float(pile_ramp(tf.constant(0.0), 0.0)) == 1
+
+
 def test_the_average_follows_the_accuracy(state: State) -> None:
     for _ in range(400):
         note_accuracy(state, tf.constant(0.75))
@@ -74,6 +83,20 @@ def test_a_pile_without_worth_changes_nothing_in_the_classes_of_d(data: Training
         weights.append([variable.numpy() for variable in state.discriminator.trainable_variables])
     for one, two in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("ramp", [0.0, 0.5])
+def test_before_the_ramp_only_the_labels_move_the_classes_of_d(data: TrainingSet, ramp: float) -> None:
+    """In step 0 of a ramp, the weight of the pile's losses makes no difference; without a ramp it does."""
+    weights = []
+    for weight in (1.0, 5.0):
+        recipe = dataclasses.replace(RECIPE, information_weight=weight, pile_ramp=ramp)
+        state = build_state(data, recipe, 0)
+        make_step(state, data, recipe, "none", 0)(
+            tf.range(10, dtype=tf.int64), tf.range(4, dtype=tf.int64), tf.constant(0)
+        )
+        weights.append(np.concatenate([v.numpy().ravel() for v in state.discriminator.trainable_variables]))
+    assert np.array_equal(*weights) == (ramp > 0)
 
 
 def test_labels_alone_takes_neither_pile_nor_generator(data: TrainingSet) -> None:
