@@ -72,6 +72,7 @@ VARIANTS: dict[str, Variant] = {
         (
             "information_weight=0",
             "consistency_weight=3",
+            "pile_ramp=0.3",
             "temperature=0.5",
             "align=true",
         ),
@@ -79,7 +80,7 @@ VARIANTS: dict[str, Variant] = {
     "pseudo-labels-unaligned": Variant(
         "default",
         "the same, not aligned",
-        ("information_weight=0", "consistency_weight=3", "temperature=0.5"),
+        ("information_weight=0", "consistency_weight=3", "pile_ramp=0.3", "temperature=0.5"),
     ),
     "no-norm": Variant(
         "default", "default without normalisation in D, a third of the step size", ("norm=none", "learning_rate=2e-3")
