@@ -18,8 +18,8 @@ from prelabel.files import fsync_directory, sha256_file, write_bytes_atomically,
 from prelabel.images import ImageSpec
 from training.augment import fitted
 from training.checkpoint import list_checkpoints, load_classifier, read_meta
-from training.config import Recipe
 from training.models import build_discriminator, fold_weight_norm
+from training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 

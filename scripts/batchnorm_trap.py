@@ -25,9 +25,9 @@ from prelabel.errors import InputError, PrelabelError
 from prelabel.files import write_atomically, write_text_atomically
 from scripts.provenance import provenance
 from training.batches import BalancedSampler, EpochSampler
-from training.config import PRESETS
 from training.config import Options as TrainingOptions
 from training.dataset import load_dataset
+from training.recipe import PRESETS
 
 DATA = Path("data/mnist")
 LABELS = 100

@@ -58,8 +58,8 @@ def measure(spec: ImageSpec, batch: int, options: Options) -> dict[str, Any]:
     import tensorflow as tf
 
     from export.convert import to_onnx
-    from training.config import PRESETS
     from training.models import build_discriminator
+    from training.recipe import PRESETS
 
     discriminator = build_discriminator(spec, CLASSES, PRESETS["default"], 0)
     for number, variable in enumerate(discriminator.variables):

@@ -22,7 +22,7 @@ import tyro
 from prelabel.errors import InputError, PrelabelError
 from prelabel.files import write_text_atomically
 from scripts.provenance import provenance
-from training.config import PRESETS, Recipe
+from training.recipe import PRESETS, Recipe
 
 DATA = Path("data/mnist")
 LABELS = 100

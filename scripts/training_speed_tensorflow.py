@@ -23,8 +23,8 @@ from training import losses
 from training.adversarial import adversarial_views
 from training.augment import VIEWS, choose_kind, random_view
 from training.batches import BalancedSampler, EpochSampler
-from training.config import Recipe
 from training.dataset import TrainingSet, load_dataset
+from training.recipe import Recipe
 from training.state import build_state, move_teacher, to_network_range
 from training.step import INFORMATION_DECAY, make_step, update_generator
 from training.train import add_up

@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from prelabel.images import Pixels
-from training.config import Recipe
+from training.recipe import Recipe
 
 Kind = Literal["none", "digits", "recoloured-digits", "natural", "recoloured"]
 

@@ -12,7 +12,7 @@ from typing import Literal
 import tensorflow as tf
 
 from prelabel.errors import InputError
-from training.config import Recipe
+from training.recipe import Recipe
 
 StrategyName = Literal["none", "mirrored", "multi-worker"]
 

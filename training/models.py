@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import layers
 
 from prelabel.images import ImageSpec
-from training.config import Recipe
+from training.recipe import Recipe
 
 
 @keras.saving.register_keras_serializable("prelabel")

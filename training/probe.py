@@ -15,10 +15,11 @@ from prelabel.progress import Progress, ProgressMode
 from training.augment import Kind
 from training.batches import BalancedSampler
 from training.budget import TIMED_STEPS, fitting_steps
-from training.config import Options, Recipe, labels_alone
+from training.config import Options
 from training.dataset import Evaluation, TrainingSet
 from training.distribute import is_chief
 from training.evaluate import Classifier
+from training.recipe import Recipe, labels_alone
 from training.state import Settler, build_state
 from training.step import make_step
 from training.trust import Skill, skill

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from prelabel.images import Pixels
-from training.config import Recipe
 from training.dataset import TrainingSet
 from training.models import build_discriminator, build_generator
+from training.recipe import Recipe
 
 SETTLE_IMAGES, SETTLE_BATCH = 4096, 512
 """Images, and images in a batch, from which the averaged D's batch statistics are taken."""

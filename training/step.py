@@ -14,10 +14,10 @@ import tensorflow as tf
 from training import losses
 from training.adversarial import adversarial_views
 from training.augment import VIEWS, Kind, random_view, view_strength
-from training.config import Recipe
 from training.dataset import TrainingSet
 from training.distribute import mean_over_replicas, part_of_loss, share
 from training.prior import class_prior as make_class_prior
+from training.recipe import Recipe
 from training.state import State, call_frozen_statistics, move_teacher, to_network_range
 from training.trust import note_accuracy, pile_ramp, pile_trust
 
@@ -79,14 +79,14 @@ def make_step(
             weak_views = share(random_view(u, weak, kind, seeds[1]) if recipe.augment else u)
             strong_views = share(random_view(u, strong, kind, seeds[2], strength) if recipe.augment else u)
             noise = share(tf.random.stateless_normal([recipe.adversarial_batch, *u.shape[1:]], seeds[5]))
-            prior = estimated_prior(given_prior, state, number) if class_prior == "estimated" else given_prior
+            prior = estimated_prior(given_prior, state.class_mean, done) if class_prior == "estimated" else given_prior
             pseudo_labels = None
             if recipe.consistency_weight:
                 pseudo_labels = make_pseudo_labels(state, weak_views, prior, recipe)
             trust = pile_ramp(done, recipe.pile_ramp) if pile_worth is None else pile_trust(state, pile_worth)
             batch = RealImages(x, y, weak_views, strong_views, noise, pseudo_labels, trust)
             update = update_fused if recipe.fused else update_apart
-            metrics, real_features = update(state, batch, z, number, prior, recipe)
+            metrics, real_features = update(state, batch, z, prior, recipe)
             if state.generator is not None:
                 z = share(tf.random.stateless_normal([recipe.generated_batch, recipe.latent_size], seeds[4]))
                 metrics |= update_generator(state, z, real_features, recipe)
@@ -116,16 +116,15 @@ class RealImages:
     """float32 scalar, 0..1: factor on what the pile's losses weigh."""
 
 
-def estimated_prior(start: tf.Tensor, state: State, number: tf.Tensor) -> tf.Tensor:
-    """Returns the class prior of a step, float32 [K]: `start` at first, what D finds in the pile later.
+def estimated_prior(start: tf.Tensor, found: tf.Tensor, done: tf.Tensor) -> tf.Tensor:
+    """Returns the class prior, float32 [K], where a share of the run (`done`, 0..1) is over: `start`, later `found`.
 
     The start keeps classes apart while D knows little; held to the end, it would pull images at a border over to the
     class that the pile happens to have fewer of. Between `ESTIMATE_FROM` and `ESTIMATE_TO`, as shares of the run, the
     logarithms of both are mixed.
     """
-    progress = tf.cast(number, tf.float32) / tf.cast(state.total_steps, tf.float32)
-    trust = tf.clip_by_value((progress - ESTIMATE_FROM) / (ESTIMATE_TO - ESTIMATE_FROM), 0.0, 1.0)
-    return tf.nn.softmax((1.0 - trust) * tf.math.log(start) + trust * tf.math.log(state.class_mean + 1e-6))
+    trust = tf.clip_by_value((done - ESTIMATE_FROM) / (ESTIMATE_TO - ESTIMATE_FROM), 0.0, 1.0)
+    return tf.nn.softmax((1.0 - trust) * tf.math.log(start) + trust * tf.math.log(found + 1e-6))
 
 
 def update_supervised(state: State, x: tf.Tensor, y: tf.Tensor) -> Metrics:
@@ -148,7 +147,7 @@ def supervised_loss(state: State, logits: tf.Tensor, labels: tf.Tensor) -> tuple
 
 
 def update_apart(
-    state: State, real: RealImages, z: tf.Tensor, number: tf.Tensor, prior: tf.Tensor, recipe: Recipe
+    state: State, real: RealImages, z: tf.Tensor, prior: tf.Tensor, recipe: Recipe
 ) -> tuple[Metrics, tf.Tensor]:
     """D on labelled (x, y), then D on unlabelled x and generated G(z); returns D's features of the real images, too."""
     metrics = update_supervised(state, real.labelled, real.labels)
@@ -156,14 +155,14 @@ def update_apart(
     variables = state.discriminator.trainable_variables
     with tf.GradientTape() as tape:
         strong_logits, features = state.discriminator(real.strong_views, training=True)
-        total, unlabelled = pile_loss(tape, state, real, strong_logits, fakes, number, prior, recipe)
+        total, unlabelled = pile_loss(tape, state, real, strong_logits, fakes, prior, recipe)
         part = part_of_loss(total)
     state.unsupervised_optimizer.apply(tape.gradient(part, variables), variables)
     return metrics | unlabelled, features
 
 
 def update_fused(
-    state: State, real: RealImages, z: tf.Tensor, number: tf.Tensor, prior: tf.Tensor, recipe: Recipe
+    state: State, real: RealImages, z: tf.Tensor, prior: tf.Tensor, recipe: Recipe
 ) -> tuple[Metrics, tf.Tensor]:
     """Both D updates as one, on the sum of their losses; returns D's features of the unlabelled images, too.
 
@@ -177,7 +176,7 @@ def update_fused(
         logits, features = state.discriminator(tf.concat([real.labelled, real.strong_views], axis=0), training=True)
         labelled_logits, strong_logits = tf.split(logits, sizes)
         supervised, labelled_metrics = supervised_loss(state, labelled_logits, real.labels)
-        total, metrics = pile_loss(tape, state, real, strong_logits, fakes, number, prior, recipe)
+        total, metrics = pile_loss(tape, state, real, strong_logits, fakes, prior, recipe)
         part = part_of_loss(supervised + total)
     state.discriminator_optimizer.apply(tape.gradient(part, variables), variables)
     return metrics | labelled_metrics, tf.split(features, sizes)[1]
@@ -189,7 +188,6 @@ def pile_loss(
     real: RealImages,
     strong_logits: tf.Tensor,
     fakes: tf.Tensor | None,
-    number: tf.Tensor,
     prior: tf.Tensor,
     recipe: Recipe,
 ) -> tuple[tf.Tensor, Metrics]:

@@ -31,7 +31,7 @@ from training.augment import choose_kind, fitted
 from training.batches import BalancedSampler, EpochSampler
 from training.budget import TIMED_STEPS, fitting_steps
 from training.checkpoint import list_checkpoints, load_checkpoint, read_meta, save_checkpoint
-from training.config import Options, labels_alone
+from training.config import Options
 from training.dataset import load_dataset, load_test
 from training.distribute import check_shares, is_chief, make_strategy
 from training.evaluate import Classifier
@@ -39,6 +39,7 @@ from training.health import Watch
 from training.precision import choose_precision, precision
 from training.prior import class_prior
 from training.probe import pile_skill
+from training.recipe import labels_alone
 from training.recorder import SAMPLES_PER_ROW, Recorder, Row, plot_curves
 from training.run import check_folder, describe, finished_run, open_run
 from training.state import Settler, State, build_state

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from prelabel.images import Pixels
 from training.augment import PHOTOGRAPHS, Kind, are_grey
-from training.config import Recipe
 from training.distribute import mean_over_replicas
+from training.recipe import Recipe
 from training.state import State
 
 WORTH = 0.15, 0.25

@@ -21,9 +21,9 @@ from prelabel.engine import load_engine
 from prelabel.errors import InputError, ParityError
 from prelabel.images import ImageSpec
 from support.datasets import write_idx_dataset
-from training.config import PRESETS, changed
 from training.config import Options as TrainOptions
 from training.models import WeightNormConv2D, build_discriminator, fold_weight_norm
+from training.recipe import PRESETS, changed
 from training.train import train
 
 

@@ -24,9 +24,9 @@ from prelabel.images import ImageSpec
 from prelabel.precisions import PrecisionFigures
 from support.cpu import HAS_BFLOAT16
 from support.datasets import write_idx_dataset
-from training.config import PRESETS
 from training.config import Options as TrainOptions
 from training.models import build_discriminator
+from training.recipe import PRESETS
 from training.train import train
 
 SPEC = ImageSpec(16, 16, 1)

@@ -4,8 +4,8 @@ import tensorflow as tf
 
 from prelabel.images import ImageSpec
 from training.augment import VIEWS, View, choose_kind, colour_tells_class, fitted, random_view, view_strength
-from training.config import PRESETS, changed
 from training.models import build_discriminator
+from training.recipe import PRESETS, changed
 
 
 def images(count: int = 8) -> tf.Tensor:

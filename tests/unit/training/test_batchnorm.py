@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.config import PRESETS
 from training.dataset import TrainingSet
+from training.recipe import PRESETS
 from training.state import State, build_state
 from training.step import RealImages, make_step, update_apart, update_generator, update_supervised
 
@@ -34,7 +34,7 @@ def moved(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> set[st
 
 
 def update_d(state: State, real: RealImages, z: tf.Tensor) -> None:
-    update_apart(state, real, z, tf.constant(0), tf.fill([state.class_mean.shape[0]], 0.1), RECIPE)
+    update_apart(state, real, z, tf.fill([state.class_mean.shape[0]], 0.1), RECIPE)
 
 
 @pytest.fixture

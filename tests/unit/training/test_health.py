@@ -1,7 +1,7 @@
 import pytest
 
-from training.config import Recipe
 from training.health import SIGNS, Watch
+from training.recipe import Recipe
 from training.recorder import COLUMNS
 
 HEALTHY = {

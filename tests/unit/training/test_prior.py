@@ -1,6 +1,3 @@
-import dataclasses
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,10 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prelabel.errors import InputError
-from training.config import PRESETS
-from training.dataset import TrainingSet
 from training.prior import class_prior
-from training.state import build_state
 from training.step import estimated_prior
 
 LABELS = np.array([0, 0, 0, 1], np.int32)
@@ -38,12 +32,8 @@ def test_numbers_become_shares(values: list[float]) -> None:
     np.testing.assert_allclose(shares * sum(values), values, rtol=1e-4)
 
 
-def test_an_estimated_prior_starts_balanced_and_ends_with_what_d_finds(
-    make_training_set: Callable[..., TrainingSet],
-) -> None:
-    state = build_state(make_training_set(), dataclasses.replace(PRESETS["default"], steps=100), 0)
-    state.class_mean.assign([0.6, 0.3, 0.1])
-    start = tf.fill([3], 1 / 3)
-    early, late = (estimated_prior(start, state, tf.constant(number)).numpy() for number in (10, 60))
+def test_an_estimated_prior_starts_balanced_and_ends_with_what_d_finds() -> None:
+    start, found = tf.fill([3], 1 / 3), tf.constant([0.6, 0.3, 0.1])
+    early, late = (estimated_prior(start, found, tf.constant(done)).numpy() for done in (0.1, 0.6))
     np.testing.assert_allclose(early, start, atol=1e-4)
     np.testing.assert_allclose(late, [0.6, 0.3, 0.1], atol=1e-4)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training import probe
-from training.config import PRESETS
 from training.dataset import TrainingSet
+from training.recipe import PRESETS
 from training.trust import worth
 
 RECIPE = dataclasses.replace(PRESETS["default"], labelled_batch=9, unlabelled_batch=4, generated_batch=4, steps=200)

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from prelabel.errors import InputError
-from training.config import PRESETS, changed
 from training.dataset import TrainingSet
 from training.precision import choose_precision, precision
+from training.recipe import PRESETS, changed
 from training.state import Settler, build_state, call_frozen_statistics, to_network_range
 
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.config import PRESETS, labels_alone
 from training.dataset import TrainingSet
+from training.recipe import PRESETS, labels_alone
 from training.state import State, build_state
 from training.step import make_step
 from training.trust import Skill, is_guarded, note_accuracy, pile_ramp, pile_trust, skill, worth
