@@ -12,6 +12,8 @@ PORT    = 50051
 INPUT   = data/mnist/train-images-idx3-ubyte.gz
 OUTPUT  = runs/$(NAME)/predictions
 ARGS    =
+# Tests on two cores; a module's tests stay together, for they share what is slow to set up.
+WORKERS = -n 2 --dist loadscope
 # More flags for one stage; ARGS does for a line with one target.
 TRAIN_ARGS    = $(ARGS)
 EXPORT_ARGS   = $(ARGS)
@@ -63,14 +65,14 @@ prelabel: setup ## pre-label INPUT through the server on HOST:PORT into Parquet 
 	$(BIN)/prelabel run --input '$(INPUT)' --server $(HOST):$(PORT) --output '$(OUTPUT)' $(PRELABEL_ARGS) || [ $$? -eq 3 ]
 
 test: setup ## all tests: unit, integration, e2e
-	$(PY) -m pytest -m 'not cluster' $(ARGS)
+	$(PY) -m pytest -m 'not cluster' $(or $(ARGS),$(WORKERS))
 	$(if $(ARGS),,$(PY) -m pytest -m cluster tests/integration/test_ray.py)
 
 unit: setup ## the fast tests only
-	$(PY) -m pytest tests/unit $(ARGS)
+	$(PY) -m pytest tests/unit $(or $(ARGS),$(WORKERS))
 
 integration: setup ## tests with real sockets and ONNX Runtime
-	$(PY) -m pytest -m 'not cluster' tests/integration $(ARGS)
+	$(PY) -m pytest -m 'not cluster' tests/integration $(or $(ARGS),$(WORKERS))
 
 e2e: setup ## train a little, export, serve, pre-label, read back
 	$(PY) -m pytest tests/e2e $(ARGS)
