@@ -23,6 +23,7 @@ from prelabel.errors import InputError, PrelabelError
 from prelabel.files import write_text_atomically
 from scripts.provenance import provenance
 from training.recipe import PRESETS, Recipe
+from training.threads import VARIABLE, operation_threads
 
 DATA = Path("data/mnist")
 LABELS = 100
@@ -124,7 +125,11 @@ def start(kind: Kind, threads: int, options: Options) -> subprocess.Popen[str]:
     if kind == "torch":
         given = {**torch_constants(), "threads": threads, "warmup": options.warmup}
         command = [str(options.torch_python), "scripts/training_speed_torch.py", json.dumps(given)]
-    fixed = {name: str(threads) for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")}
+    # The eager loop runs one operation after the other, so each takes all threads.
+    fixed = {
+        VARIABLE: str(threads if kind == "eager" else operation_threads(threads)),
+        **{name: str(threads) for name in ("TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")},
+    }
     environment = {**os.environ, **fixed, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

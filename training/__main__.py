@@ -10,6 +10,7 @@ import tyro
 from prelabel.commands.exits import report_error
 from prelabel.errors import PrelabelError
 from training.config import Options, Resume
+from training.threads import share_cores
 
 
 def main() -> int:
@@ -20,7 +21,8 @@ def main() -> int:
     else:
         options = tyro.cli(Options, prog="python -m training")
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
-    # Both must be set before TensorFlow is imported, which --help does not wait for.
+    # All three must be set before TensorFlow is imported, which --help does not wait for.
+    share_cores()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
