@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prelabel.files import write_atomically
-from scripts.compare import ABLATIONS, VARIANTS
+from scripts.compare import ABLATIONS, VARIANTS, WHOLE
 
 Entry = dict[str, Any]
 
@@ -31,8 +31,11 @@ PUBLISHED = (
 )
 """(system, labels, test error in percent, remark)."""
 
-COLOURS = {"supervised": "tab:gray", "book": "tab:orange", "constant": "tab:cyan", "default": "tab:blue"}
-NAMES = {"constant": "`default`, constant"}
+COLOURS = {
+    "supervised": "tab:gray", "book": "tab:orange", "constant": "tab:olive", "fewer-steps": "tab:cyan",
+    "default": "tab:blue",
+}  # fmt: skip
+NAMES = {"fewer-steps": "`default`, 5,000 steps", "constant": "`default`, 5,000 steps, constant"}
 """What a variant is called where it is not a preset."""
 
 
@@ -87,7 +90,7 @@ def ablations(runs: list[Entry]) -> str:
         "| recipe, 100 labels | steps | mean error | worst | draws | against the short default | seconds a run |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in ("supervised", "book", "default", "constant", *ABLATIONS):
+    for name in (*WHOLE, *ABLATIONS):
         members = of(runs, name, 100)
         values = [run["test_error"] for run in members]
         if not values:
@@ -113,6 +116,8 @@ def origin(runs: list[Entry]) -> str:
 def cost(runs: list[Entry]) -> str:
     """Returns time and memory of the default's runs with 100 labels."""
     members = of(runs, "default", 100)
+    if not members:
+        return "No run of `default` with 100 labels is measured yet."
     seconds = [run["seconds"] for run in members]
     memory = [run["memory_above_import_bytes"] for run in members if "memory_above_import_bytes" in run]
     lines = [

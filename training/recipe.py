@@ -143,7 +143,7 @@ PRESETS["default"] = Recipe(
     norm="batch",
     width=0.5,
     dropout=0.0,
-    steps=5000,
+    steps=8000,
     labelled_batch=32,
     # Many unlabelled images for each labelled one: the pile is where the information is.
     unlabelled_batch=128,
