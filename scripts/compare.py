@@ -102,8 +102,8 @@ WHOLE = ("supervised", "book", "default", "fewer-steps", "constant")
 """Variants that are measured as they are."""
 ABLATIONS = tuple(name for name in VARIANTS if name not in WHOLE)
 ABLATION_CHANGES = ("steps=1000", *CONSTANT)
-"""An ablation has an eighth of the default's steps, so that five draws of each take an hour or two and not a day, and the
-schedule of its weights and views is constant; `short` is the default so."""
+"""An ablation has 1,000 steps, so that five draws of each take an hour or two and not a day, and the schedule of its
+weights and views is constant; `short` is the default so."""
 
 Run = tuple[str, int, int]
 """Variant, labels, seed."""
