@@ -43,7 +43,7 @@ VARIANTS: dict[str, Variant] = {
     "constant": Variant(
         "default", "the same, the pile's weight and the strong views alike in each step", (*FEWER, *CONSTANT)
     ),
-    "short": Variant("default", "the same with 1,000 steps"),
+    "short": Variant("default", "**short default**: 1,000 steps, alike in each step"),
     "ramp": Variant("default", "the same, the pile's weight grows over 16 % of the run", ("pile_ramp=0.16",)),
     "view-decay": Variant(
         "default", "the same, strong views decay to two fifths over the second half", ("view_decay=0.6",)
@@ -56,13 +56,13 @@ VARIANTS: dict[str, Variant] = {
     ),
     "matching": Variant(
         "default",
-        "+ feature-matching GAN, without views and moving average",
+        "feature-matching GAN in place of all other losses on the pile, no views, no moving average",
         (*MATCHING, "augment=false", "ema_decay=0"),
     ),
     "matching-ema": Variant(
-        "default", "+ feature-matching GAN and moving average, without views", (*MATCHING, "augment=false")
+        "default", "the same with moving average", (*MATCHING, "augment=false")
     ),
-    "matching-views": Variant("default", "+ feature-matching GAN, moving average and views of the labels", MATCHING),
+    "matching-views": Variant("default", "the same with moving average and views of the labels", MATCHING),
     # One thing changed in the default.
     "no-gan": Variant("default", "default without the GAN", NO_GAN),
     "no-information": Variant("default", "default without mutual information", ("information_weight=0",)),

@@ -35,8 +35,13 @@ COLOURS = {
     "supervised": "tab:gray", "book": "tab:orange", "constant": "tab:olive", "fewer-steps": "tab:cyan",
     "default": "tab:blue",
 }  # fmt: skip
-NAMES = {"fewer-steps": "`default`, 5,000 steps", "constant": "`default`, 5,000 steps, constant"}
+NAMES = {"fewer-steps": "default, 5,000 steps", "constant": "default, 5,000 steps, constant"}
 """What a variant is called where it is not a preset."""
+
+
+def name_of(variant: str) -> str:
+    """Returns what tables and plots call a variant."""
+    return NAMES.get(variant, variant)
 
 
 def of(runs: list[Entry], variant: str, labels: int) -> list[Entry]:
@@ -67,9 +72,8 @@ def records(runs: list[Entry]) -> str:
             values = [run["test_error"] for run in of(runs, preset, labels)]
             if values:
                 deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-                name = NAMES.get(preset, f"`{preset}`")
                 lines.append(
-                    f"| {labels:,} | {name} | {statistics.mean(values):.2f} % | {deviation:.2f} "
+                    f"| {labels:,} | {name_of(preset)} | {statistics.mean(values):.2f} % | {deviation:.2f} "
                     f"| {statistics.median(values):.2f} % | {max(values):.2f} % | {len(values)} "
                     f"| {' '.join(f'{value:.2f}' for value in values)} |"
                 )
@@ -87,8 +91,8 @@ def ablations(runs: list[Entry]) -> str:
     """Returns the ablation table at 100 labels; differences are taken over the draws that both have."""
     whole = {run["seed"]: run["test_error"] for run in of(runs, "short", 100)}
     lines = [
-        "| recipe, 100 labels | steps | mean error | worst | draws | against the short default | seconds a run |",
-        "|---|---|---|---|---|---|---|",
+        "| recipe, 100 labels | steps | mean error | worst | draws | against the short default | seconds a run | on |",
+        "|" + "---|" * 8,
     ]
     for name in (*WHOLE, *ABLATIONS):
         members = of(runs, name, 100)
@@ -101,9 +105,15 @@ def ablations(runs: list[Entry]) -> str:
         lines.append(
             f"| {VARIANTS[name].title} | {members[0]['steps']:,} "
             f"| {statistics.mean(values):.2f} % | {max(values):.2f} % | {len(values)} "
-            f"| {against} | {statistics.median(run['seconds'] for run in members):,.0f} |"
+            f"| {against} | {statistics.median(run['seconds'] for run in members):,.0f} | {processors(members)} |"
         )
     return "\n".join(lines)
+
+
+def processors(runs: list[Entry]) -> str:
+    """Returns the makers and names of the processors that runs were made on."""
+    names = {run["machine"]["cpu"].replace("(R)", "").removesuffix(" Processor") for run in runs}
+    return ", ".join(sorted(names))
 
 
 def origin(runs: list[Entry]) -> str:
@@ -140,6 +150,15 @@ BLOCKS: dict[str, Callable[[list[Entry]], str]] = {
 }  # fmt: skip
 
 
+def number_ticks(axis: Any) -> None:
+    """Labels a logarithmic axis with plain numbers: 0.5, 1, 2, 5, 10, ..."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def plot_errors(path: Path, runs: list[Entry]) -> None:
     """Draws test error over labels, both logarithmic: each draw a point, the mean a line."""
     # The Figure class needs no display; see `training.recorder`.
@@ -152,7 +171,7 @@ def plot_errors(path: Path, runs: list[Entry]) -> None:
         groups = [[run["test_error"] for run in of(runs, preset, labels)] for labels in counts]
         for labels, values in zip(counts, groups, strict=True):
             axes.scatter([labels] * len(values), values, 14, color=colour, alpha=0.6)
-        axes.plot(counts, [statistics.mean(values) for values in groups], color=colour, label=preset, linewidth=2)
+        axes.plot(counts, [statistics.mean(values) for values in groups], color=colour, label=name_of(preset), linewidth=2)
     for system, labels, error, _ in PUBLISHED:
         axes.scatter([labels], [float(error.split()[0])], 30, color="black", marker="x")
         if labels == 100 and system.startswith(("GANs", "Bad")):
@@ -162,6 +181,8 @@ def plot_errors(path: Path, runs: list[Entry]) -> None:
             )  # fmt: skip
     axes.scatter([], [], 30, color="black", marker="x", label="published")
     axes.set(xscale="log", yscale="log", xlabel="labelled images", ylabel="MNIST test error, %")
+    number_ticks(axes.xaxis)
+    number_ticks(axes.yaxis)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="small")
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=100))
@@ -176,12 +197,13 @@ def plot_curves(path: Path, runs: list[Entry]) -> None:
     for preset, colour in COLOURS.items():
         for position, run in enumerate(run for run in of(runs, preset, 100) if run["curve"]):
             steps, accuracies = zip(*run["curve"], strict=True)
-            label = f"{preset} ({run['steps']:,} steps)" if position == 0 else None
+            label = name_of(preset) if position == 0 else None
             axes.plot(
                 [step / run["steps"] for step in steps], [100.0 * (1.0 - value) for value in accuracies],
                 color=colour, linewidth=1, alpha=0.7, label=label,
             )  # fmt: skip
     axes.set(yscale="log", xlabel="share of the run", ylabel="error on hidden training labels, %")
+    number_ticks(axes.yaxis)
     axes.set_title("100 labels of MNIST, each draw")
     axes.grid(alpha=0.3, which="both")
     if axes.lines:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+TURNS = 1 << 32
+"""Added to the seed of the classes' turns, so that they are other random numbers than those of a step."""
 Positions = NDArray[np.int64]
 """int64 [B]: positions in an array of images."""
 
@@ -36,7 +38,11 @@ class EpochSampler:
 
 @dataclass(frozen=True)
 class BalancedSampler:
-    """Draws labelled images with equal chances for each class, whatever the classes' sizes."""
+    """Draws labelled images, of each class as many, whatever the classes' sizes.
+
+    A batch holds each of K classes B // K times. The B % K places that are left go to the classes in turns, so that over
+    a few steps all have had as many; with more classes than places those are all places.
+    """
 
     labels: NDArray[np.int32]
     batch: int
@@ -45,7 +51,10 @@ class BalancedSampler:
     def positions(self, step: int) -> Positions:
         """Returns int64 [batch] for a step (0, 1, ...)."""
         generator = np.random.default_rng([self.seed, step])
-        classes = generator.permutation(np.arange(self.batch) % (self.labels.max() + 1))
+        count = int(self.labels.max()) + 1
+        each, left = divmod(self.batch, count)
+        turns = EpochSampler(count, left, self.seed + TURNS).positions(step)
+        classes = generator.permutation(np.concatenate([np.tile(np.arange(count), each), turns]))
         chosen = np.empty(self.batch, np.int64)
         for k in np.unique(classes):
             places = np.flatnonzero(classes == k)

@@ -25,8 +25,8 @@ class Options:
     """
 
     data: Path
-    """A folder with IDX files (train-*, t10k-*), a folder with labelled/<class>/ and unlabelled/ (and test/<class>/),
-    or a Parquet file or folder with columns `image` and `label`."""
+    """A folder with labelled/<class>/ and unlabelled/ (and test/<class>/), Parquet with columns `image` and `label`, tar
+    shards, an .npz or a folder of them, IDX files (train-*, t10k-*), or a .txt list; on a disk or at a URL."""
     output: Path
     """The run's folder: config.json, metrics.csv, checkpoints, samples, curves.png, tensorboard."""
     labels: int | None = None

@@ -26,11 +26,21 @@ def test_epochs_have_different_orders() -> None:
     assert (sampler.positions(0) != sampler.positions(1)).any()
 
 
-@given(st.lists(st.integers(1, 9), min_size=2, max_size=6), st.integers(6, 40), st.integers(0, 100))
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=50), st.integers(1, 40), st.integers(0, 100))
 def test_labelled_batches_hold_classes_equally_whatever_their_sizes(sizes: list[int], batch: int, step: int) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes).astype(np.int32)
     counts = np.bincount(labels[BalancedSampler(labels, batch, 0).positions(step)], minlength=len(sizes))
     assert counts.sum() == batch
+    assert counts.min() >= batch // len(sizes)
+    assert counts.max() <= batch // len(sizes) + 2
+
+
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=50), st.integers(1, 40), st.integers(1, 30))
+def test_each_class_is_drawn_as_often_as_any_other(sizes: list[int], batch: int, steps: int) -> None:
+    labels = np.repeat(np.arange(len(sizes)), sizes).astype(np.int32)
+    sampler = BalancedSampler(labels, batch, 0)
+    drawn = np.concatenate([sampler.positions(step) for step in range(steps)])
+    counts = np.bincount(labels[drawn], minlength=len(sizes))
     assert counts.max() - counts.min() <= 1
 
 
