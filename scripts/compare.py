@@ -59,9 +59,7 @@ VARIANTS: dict[str, Variant] = {
         "feature-matching GAN in place of all other losses on the pile, no views, no moving average",
         (*MATCHING, "augment=false", "ema_decay=0"),
     ),
-    "matching-ema": Variant(
-        "default", "the same with moving average", (*MATCHING, "augment=false")
-    ),
+    "matching-ema": Variant("default", "the same with moving average", (*MATCHING, "augment=false")),
     "matching-views": Variant("default", "the same with moving average and views of the labels", MATCHING),
     # One thing changed in the default.
     "no-gan": Variant("default", "default without the GAN", NO_GAN),

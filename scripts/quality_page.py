@@ -171,7 +171,9 @@ def plot_errors(path: Path, runs: list[Entry]) -> None:
         groups = [[run["test_error"] for run in of(runs, preset, labels)] for labels in counts]
         for labels, values in zip(counts, groups, strict=True):
             axes.scatter([labels] * len(values), values, 14, color=colour, alpha=0.6)
-        axes.plot(counts, [statistics.mean(values) for values in groups], color=colour, label=name_of(preset), linewidth=2)
+        axes.plot(
+            counts, [statistics.mean(values) for values in groups], color=colour, label=name_of(preset), linewidth=2
+        )
     for system, labels, error, _ in PUBLISHED:
         axes.scatter([labels], [float(error.split()[0])], 30, color="black", marker="x")
         if labels == 100 and system.startswith(("GANs", "Bad")):

@@ -25,11 +25,11 @@ class View:
     shift: float
     """Largest move in either direction, as a fraction of the image's side."""
     rotation_degrees: float
-    """Largest rotation either way."""
+    """Largest rotation either way, of a square image; of others as much less as one side is shorter than the other."""
     scale: float
     """Largest change of size either way, as a fraction."""
     shear: float
-    """Largest shear either way."""
+    """Largest shear either way, of a square image as well."""
     cutout: float
     """Side of a square that is blanked, as a fraction of the image's side; 0 blanks nothing."""
     elastic: float
@@ -67,9 +67,9 @@ ELASTIC_GRID = 5
 def choose_kind(images: Pixels, labelled: Pixels, labels: NDArray[np.int32]) -> Kind:
     """Returns the kind of augmentation that fits the data.
 
-    `digits` where most images have a plain border (nine tenths of its pixels lie within 16 grey levels of its median),
-    else `natural`; `recoloured-digits` and `recoloured` where the images are not grey and the colour of a labelled one
-    does not tell its class.
+    `digits` where most images have a plain ground, else `natural`: nine tenths of the border, or, where a thing fills
+    the image, two fifths of all pixels, lie within 16 grey levels of the border's median. `recoloured-digits` and
+    `recoloured` where the images are not grey and the colours of the labelled ones do not tell their classes.
 
     Args:
         images: uint8 [n, H, W, C], 0..255: the pile.
@@ -79,26 +79,37 @@ def choose_kind(images: Pixels, labelled: Pixels, labels: NDArray[np.int32]) -> 
     sample = images[:: max(1, len(images) // 500)].astype(np.int16)
     edges = (sample[:, 0], sample[:, -1], sample[:, :, 0], sample[:, :, -1])
     border = np.concatenate(edges, axis=1)  # [n, 2 (H + W), C]
-    distance = np.abs(border - np.median(border, axis=1, keepdims=True)).max(axis=2)
-    plain = (distance <= 16).mean(axis=1) >= 0.9
-    any_colour = not are_grey(images) and not colour_tells_class(labelled, labels)
+    ground = np.median(border, axis=1, keepdims=True)
+    whole = sample.reshape(len(sample), -1, sample.shape[3])
+    of_border, of_image = ((np.abs(p - ground).max(axis=2) <= 16).mean(axis=1) for p in (border, whole))
+    plain = (of_border >= 0.9) | (of_image >= 0.4)
+    any_colour = not are_grey(images) and not colour_may_tell_class(labelled, labels)
     if plain.mean() >= 0.5:
         return "recoloured-digits" if any_colour else "digits"
     return "recoloured" if any_colour else "natural"
 
 
 def are_grey(images: Pixels) -> bool:
-    """Returns whether images (uint8 [n, H, W, C]; 500 of them are looked at) have one channel, or equal ones."""
-    sample = images[:: max(1, len(images) // 500)]
-    return images.shape[3] == 1 or bool((sample == sample[..., :1]).all())
+    """Returns whether images (uint8 [n, H, W, C]) have one channel, or nearly all have equal ones.
+
+    500 of them are looked at. One in fifty may have colours, and channels may differ by 8 of 255: scans and what lies
+    in a pile by mistake.
+    """
+    if images.shape[3] == 1:
+        return True
+    sample = images[:: max(1, len(images) // 500)].astype(np.int16)
+    chroma = (sample.max(axis=3) - sample.min(axis=3)).max(axis=(1, 2))
+    return bool((chroma > 8).mean() <= 0.02)
 
 
-def colour_tells_class(images: Pixels, labels: NDArray[np.int32]) -> bool:
-    """True where the mean colours of images (uint8 [n, H, W, 3]) name their classes (int32 [n]) better than chance.
+def colour_may_tell_class(images: Pixels, labels: NDArray[np.int32]) -> bool:
+    """False only where the mean colours of images (uint8 [n, H, W, 3]) are known not to name their classes (int32 [n]).
 
     Each image is given the class whose other images have the nearest mean of the three channels' means, in units of
-    their spread (leave one out, at most 2,000 images). Better than chance: more hits than the most frequent class would
-    have by more than 3 standard deviations; classes that a person tells by colour are far above.
+    their spread (leave one out, at most 2,000 images). Colours name classes where the mean over the classes of how many
+    are right is above chance by more than 3 standard deviations of it; classes that a person tells by colour are far
+    above. True as well where labels are too few to tell, even if all were right: to take a class's colour away is worse
+    than to leave one that means nothing.
     """
     step = -(-len(images) // 2000)
     labels = labels[::step]
@@ -109,9 +120,15 @@ def colour_tells_class(images: Pixels, labels: NDArray[np.int32]) -> bool:
     left = counts[None] - member  # images of each class without the one that is asked about
     means = (sums[None] - member[..., None] * colours[:, None]) / np.maximum(left, 1)[..., None]
     distances = np.where(left > 0, ((means - colours[:, None]) ** 2).sum(axis=2), np.inf)
-    hits = (distances.argmin(axis=1) == member.argmax(axis=1)).sum()
-    chance = counts.max() / len(labels)
-    return bool(hits > chance * len(labels) + 3.0 * np.sqrt(len(labels) * chance * (1.0 - chance)))
+    hits = distances.argmin(axis=1) == member.argmax(axis=1)
+    asked = counts > 1  # a class's only image has no other to be compared with
+    if not asked.any():
+        return True
+    accuracy = (member[hits].sum(axis=0) / counts)[asked].mean()
+    chance = 1.0 / len(counts)
+    deviation = np.sqrt(chance * (1.0 - chance) * (1.0 / counts[asked]).sum()) / asked.sum()
+    wanted = chance + 3.0 * deviation
+    return bool(accuracy > wanted or wanted >= 1.0)
 
 
 def fitted(recipe: Recipe, kind: Kind) -> Recipe:
@@ -150,9 +167,11 @@ def random_view(
     def uniform(number: int, limit: float) -> tf.Tensor:
         return strength * tf.random.stateless_uniform([batch], seeds[number], -limit, limit)
 
-    angle = uniform(0, view.rotation_degrees * np.pi / 180)
+    # What turns or slants a long image as far as a square one moves its ends out of the frame.
+    slant = min(height, width) / max(height, width)
+    angle = uniform(0, slant * view.rotation_degrees * np.pi / 180)
     zoom_x, zoom_y = 1.0 + uniform(1, view.scale), 1.0 + uniform(2, view.scale)
-    shear = uniform(3, view.shear)
+    shear = uniform(3, slant * view.shear)
     move_x, move_y = uniform(4, view.shift * width), uniform(5, view.shift * height)
     # The matrix maps output to input pixels: a rotation with zoom and shear about the centre, then a shift.
     a, b = tf.cos(angle) / zoom_x, (shear * tf.cos(angle) - tf.sin(angle)) / zoom_y

@@ -40,8 +40,8 @@ class EpochSampler:
 class BalancedSampler:
     """Draws labelled images, of each class as many, whatever the classes' sizes.
 
-    A batch holds each of K classes B // K times. The B % K places that are left go to the classes in turns, so that over
-    a few steps all have had as many; with more classes than places those are all places.
+    A batch holds each of K classes B // K times. The B % K places that are left go to the classes in turns, so that
+    over a few steps all have had as many; with more classes than places those are all places.
     """
 
     labels: NDArray[np.int32]

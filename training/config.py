@@ -25,8 +25,8 @@ class Options:
     """
 
     data: Path
-    """A folder with labelled/<class>/ and unlabelled/ (and test/<class>/), Parquet with columns `image` and `label`, tar
-    shards, an .npz or a folder of them, IDX files (train-*, t10k-*), or a .txt list; on a disk or at a URL."""
+    """A folder with labelled/<class>/ and unlabelled/ (and test/<class>/), Parquet with columns `image` and `label`,
+    tar shards, an .npz or a folder of them, IDX files (train-*, t10k-*), or a .txt list; on a disk or at a URL."""
     output: Path
     """The run's folder: config.json, metrics.csv, checkpoints, samples, curves.png, tensorboard."""
     labels: int | None = None
@@ -44,7 +44,7 @@ class Options:
     augment: Augment = "auto"
     """Kind of augmentation where the preset uses it: `digits` (shift, rotate, scale, shear on a plain background),
     `natural` (smaller moves, brightness and contrast), `recoloured-digits` and `recoloured` (the same in every hue),
-    `none`; `auto` looks at the images' borders, and whether the labelled images' colours tell their classes. Nothing
+    `none`; `auto` looks at the images' ground, and whether the labelled images' colours may tell their classes. Nothing
     flips."""
     class_prior: str = "balanced"
     """How often each class is in the pile: `balanced`; `estimated`, balanced at first and then what D finds;

@@ -1,7 +1,6 @@
 """Images and labels of a run. Labels that the run may not see live in another object than those it may."""
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.errors import ImageError, InputError
-from prelabel.images import ImageSpec, Pixels, image_size_and_channels
+from prelabel.images import ImageSpec, Pixels
 from prelabel.sources import (
     FolderSource,
     IdxSource,
     NpzSource,
-    Sample,
     Source,
     open_source,
     open_tables_or_shards,
+    warn_of_left_out,
 )
 from prelabel.storage import Storage, open_storage, printable
+from training.collect import Collector
 
-MAX_IMAGE_SIZE_PX = 64
-"""Larger images are brought to this side length unless the user says otherwise: CPU training has to end."""
 UNLABELLED = -1
 LABELLED = "labelled"
 """The folder whose sub-folders are classes."""
@@ -88,42 +86,57 @@ def load_dataset(
             divide), or None for all that there are.
         seed: Decides the draw.
         image_size: Side length in pixels to bring images to, or None for the data's own.
-        max_unlabelled: Most images to keep of the pile.
+        max_unlabelled: Most images to keep of the pile; where `label_count` is given, most labelled ones to keep beside
+            those, too.
 
     Raises:
-        InputError: No or one class, no images, or a class with fewer labels than asked for.
+        InputError: No or one class, no images that can be decoded, or a class with fewer labels than asked for.
     """
     train, test = find_splits(path)
     spread = set(np.linspace(0, len(train) - 1, min(len(train), max_unlabelled)).round().astype(int).tolist())
-    samples, in_pile = [], []
+    # Of a huge data set not all is kept: of the pile a spread; where labels are drawn, not all labelled ones either.
+    most_beside = len(train) if label_count is None else max_unlabelled
+    collector = Collector(image_size, min(len(train), len(spread) + most_beside))
+    names: list[str | None] = []
+    paths: list[str] = []
+    in_pile: list[bool] = []
+    beside = 0
     for position, sample in enumerate(train.read(0, len(train))):
-        if sample.label is not None or position in spread:  # all else of a huge pile is not kept in memory
-            samples.append(sample)
-            in_pile.append(position in spread)
-    classes = class_names(sample.label for sample in samples if sample.label is not None)
+        if position not in spread:
+            if sample.label is None or beside == most_beside:
+                continue
+            beside += 1
+        collector.add(sample)
+        names.append(sample.label)
+        paths.append(sample.path)
+        in_pile.append(position in spread)
+    classes = class_names(name for name in names if name is not None)
     if len(classes) < 2:
         raise InputError(
             f"{path} has {len(classes)} labelled classes ({', '.join(classes) or 'none'}): at least 2 are wanted, "
             "as labelled/<class>/<image>, a `label` column, or an IDX label file"
         )
-    labels = np.array([UNLABELLED if s.label is None else classes.index(s.label) for s in samples], np.int32)
-    spec = choose_spec([s for s in samples if s.label is not None], image_size)
+    spec, images = collector.finish()
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = np.array([UNLABELLED if name is None else numbers[name] for name in names], np.int32)
     pile = np.flatnonzero(labels == UNLABELLED)
     if label_count is not None or len(pile) == 0:
         # Labels are hidden, or there is no pile: every training image is part of it.
         pile = np.flatnonzero(in_pile)
-    images, failed = _decode(samples, np.union1d(pile, np.flatnonzero(labels != UNLABELLED)), spec)
-    bad = np.fromiter(failed, np.int64)
+    bad = np.fromiter(collector.failed, np.int64)
     labels[bad] = UNLABELLED
-    pile = np.setdiff1d(pile, bad)
+    usable = np.setdiff1d(pile, bad)
+    if not len(usable):
+        example = f"{paths[pile[0]]}: {collector.failed[int(pile[0])]}"
+        raise InputError(f"none of the {len(pile)} unlabelled images can be decoded, for example {example}")
     shown = _draw(labels, classes, label_count, seed)
     hidden = np.setdiff1d(np.flatnonzero(labels != UNLABELLED), shown)
     return Dataset(
         manifest_hash=train.manifest_hash,
-        training=TrainingSet(classes, spec, images[shown], labels[shown], images[pile]),
+        training=TrainingSet(classes, spec, images[shown], labels[shown], images[usable]),
         hidden=Evaluation(images[hidden], labels[hidden]) if len(hidden) else None,
         test_source=test,
-        skipped=tuple(f"{samples[i].path}: {reason}" for i, reason in failed.items()),
+        skipped=tuple(f"{paths[i]}: {reason}" for i, reason in collector.failed.items()),
     )
 
 
@@ -184,36 +197,6 @@ def class_names(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def choose_spec(samples: Sequence[Sample], image_size: int | None) -> ImageSpec:
-    """Chooses the shape of images from (at most 500 of) the labelled ones: grey only if all are grey.
-
-    The size is the most frequent one, shrunk so that no side is over `MAX_IMAGE_SIZE_PX`.
-    """
-    shapes = []
-    for sample in samples[:: max(1, len(samples) // 500)]:
-        try:
-            shapes.append(_shape(sample))
-        except ImageError:
-            continue
-    if not shapes:
-        raise InputError(f"none of the {len(samples)} labelled images can be decoded, for example {samples[0].path}")
-    height, width = Counter((h, w) for h, w, _ in shapes).most_common(1)[0][0]
-    if image_size is not None:
-        height = width = image_size
-    shrink = 1.0 if image_size is not None else min(1.0, MAX_IMAGE_SIZE_PX / max(height, width))
-    channels = max(c for _, _, c in shapes)
-    return ImageSpec(max(8, round(height * shrink)), max(8, round(width * shrink)), 1 if channels == 1 else 3)
-
-
-def _shape(sample: Sample) -> tuple[int, int, int]:
-    if isinstance(sample.content, bytes):
-        return image_size_and_channels(sample.content)
-    if sample.content is None:
-        raise ImageError(sample.error or "could not be read")
-    height, width = sample.content.shape[:2]
-    return height, width, sample.content.shape[2] if sample.content.ndim == 3 else 1
-
-
 def _folder_splits(storage: Storage, names: Sequence[str]) -> tuple[Source, Source | None]:
     if f"{LABELLED}/" not in names:
         found = ", ".join(name.rstrip("/") for name in names[:5]) or "nothing"
@@ -222,6 +205,7 @@ def _folder_splits(storage: Storage, names: Sequence[str]) -> tuple[Source, Sour
             f"train-images-idx3-ubyte[.gz], train.npz, *.parquet or *.tar; found {found}"
         )
     train = FolderSource(storage, only=(LABELLED, "unlabelled"))
+    warn_of_left_out(train, storage.shown())
     with_images: set[str] = set()
     loose: list[str] = []
     for name, _ in train.entries():
@@ -239,18 +223,6 @@ def _folder_splits(storage: Storage, names: Sequence[str]) -> tuple[Source, Sour
             logger.warning("%s/%s holds no images: there will be no class %r", labelled, entry[:-1], entry[:-1])
     test = FolderSource(storage, only=("test",))
     return train, test if len(test) else None
-
-
-def _decode(samples: Sequence[Sample], positions: NDArray[np.int64], spec: ImageSpec) -> tuple[Pixels, dict[int, str]]:
-    """Decodes the samples at `positions`; the others stay zero pages that cost no memory."""
-    images = np.zeros((len(samples), *spec.shape), np.uint8)
-    failed: dict[int, str] = {}
-    for i in positions.tolist():
-        try:
-            images[i] = samples[i].pixels(spec)
-        except ImageError as error:
-            failed[i] = str(error)
-    return images, failed
 
 
 def _draw(labels: NDArray[np.int32], classes: tuple[str, ...], label_count: int | None, seed: int) -> NDArray[np.int64]:

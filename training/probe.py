@@ -16,7 +16,7 @@ from training.augment import Kind
 from training.batches import BalancedSampler
 from training.budget import TIMED_STEPS, fitting_steps
 from training.config import Options
-from training.dataset import Evaluation, TrainingSet
+from training.dataset import TrainingSet
 from training.distribute import is_chief
 from training.evaluate import Classifier
 from training.recipe import Recipe, labels_alone
@@ -83,11 +83,13 @@ def held_out_skill(
     turn = folds(data.labels)
     total = max(1, round(SHARE_OF_STEPS * recipe.steps))
     recipe = dataclasses.replace(labels_alone(recipe), steps=total)
-    hits, started = 0, time.monotonic()
+    right, started = np.zeros(len(turn), np.bool_), time.monotonic()
     with Progress(FOLDS * total, "steps", "what the labels teach", mode=progress) as report:
         for place, fold in enumerate(np.unique(turn[turn >= 0])):
             kept, out = turn != fold, turn == fold
-            part = dataclasses.replace(data, labelled=data.labelled[kept], labels=data.labels[kept])
+            part = dataclasses.replace(
+                data, labelled=data.labelled[kept], labels=data.labels[kept], unlabelled=data.unlabelled[:1]
+            )
             state = build_state(part, recipe, seed)
             step = make_step(state, part, recipe, kind, seed)
             state.total_steps.assign(total)
@@ -108,10 +110,10 @@ def held_out_skill(
             # Once for each fold: to compile it would take longer, and TensorFlow warns of functions compiled so often.
             tf.config.run_functions_eagerly(True)
             Settler(state.teacher, part.labelled).settle()
-            right = Classifier(state.teacher).accuracy(Evaluation(data.labelled[out], data.labels[out]))
+            right[out] = Classifier(state.teacher).labels(data.labelled[out]) == data.labels[out]
             tf.config.run_functions_eagerly(False)
-            hits += round(right * out.sum())
-    return skill(hits, int((turn >= 0).sum()), len(data.classes))
+    asked = turn >= 0
+    return skill(right[asked], data.labels[asked], len(data.classes))
 
 
 def _read(path: Path) -> dict[str, float] | None:

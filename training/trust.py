@@ -9,7 +9,9 @@ much as D knows: of labels that it did not see (`training.probe`), and of those 
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from prelabel.images import Pixels
 from training.augment import PHOTOGRAPHS, Kind, are_grey
@@ -40,19 +42,30 @@ class Skill:
     """What D knows of labels that it did not learn from."""
 
     value: float
-    """Share of the way from chance to no errors: 1 for no errors, 0 for chance, less for worse."""
+    """The mean over the classes of how many of their images are right, as a share of the way from chance to no errors:
+    1 for no errors, 0 for chance, less for worse."""
     error: float
     """Its standard error."""
 
 
-def skill(hits: int, count: int, classes: int) -> Skill:
-    """Returns the skill that `hits` right answers of `count` show; no skill where there are none."""
-    if not count:
+def skill(right: NDArray[np.bool_], labels: NDArray[np.int32], classes: int) -> Skill:
+    """Returns the skill that answers show, each class counting alike: to name the most frequent one always is none.
+
+    Args:
+        right: bool [n]: which answers are.
+        labels: int32 [n]: the images' classes. Without any there is no skill.
+        classes: K.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    held = counts > 0
+    if not held.any():
         return Skill(0.0, 1.0)
+    accuracy = float((np.bincount(labels, right, classes)[held] / counts[held]).mean())
     way = 1.0 - 1.0 / classes
     # Between one more hit and one more miss: without any hit or any miss the error is not 0.
-    likely = (hits + 1) / (count + 2)
-    return Skill((hits / count - 1.0 / classes) / way, math.sqrt(likely * (1.0 - likely) / count) / way)
+    likely = (accuracy * len(labels) + 1) / (len(labels) + 2)
+    error = math.sqrt(likely * (1.0 - likely) * float((1.0 / counts[held]).sum())) / held.sum()
+    return Skill((accuracy - 1.0 / classes) / way, error / way)
 
 
 def worth(known: Skill) -> float:

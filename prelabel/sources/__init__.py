@@ -34,6 +34,7 @@ __all__ = [
     "open_source",
     "open_tables_or_shards",
     "section",
+    "warn_of_left_out",
 ]
 
 logger = logging.getLogger(__name__)
@@ -53,13 +54,18 @@ def open_source(path: Path | str) -> Source:
     """
     matched = _matched(path)
     source = _open(*locate(path)) if matched is None else matched
-    if isinstance(source, FolderSource) and source.left_out:
-        endings = ", ".join(f"{count:,} {ending}" for ending, count in source.left_out.most_common())
-        shown = printable(str(path))
-        logger.warning("left out of %s, since they are not read: %s; convert them to .png or .jpg", shown, endings)
+    if isinstance(source, FolderSource):
+        warn_of_left_out(source, printable(str(path)))
     if not len(source):
         raise InputError(_nothing_found(*open_storage(path).split() if matched is not None else locate(path)))
     return source
+
+
+def warn_of_left_out(source: FolderSource, shown: str) -> None:
+    """Logs which image files of a folder, called `shown`, are not read."""
+    if source.left_out:
+        endings = ", ".join(f"{count:,} {ending}" for ending, count in source.left_out.most_common())
+        logger.warning("left out of %s, since they are not read: %s; convert them to .png or .jpg", shown, endings)
 
 
 def open_tables_or_shards(storage: Storage, names: list[str]) -> Source | None:

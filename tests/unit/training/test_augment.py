@@ -3,7 +3,16 @@ import pytest
 import tensorflow as tf
 
 from prelabel.images import ImageSpec
-from training.augment import VIEWS, View, choose_kind, colour_tells_class, fitted, random_view, view_strength
+from training.augment import (
+    VIEWS,
+    View,
+    are_grey,
+    choose_kind,
+    colour_may_tell_class,
+    fitted,
+    random_view,
+    view_strength,
+)
 from training.models import build_discriminator
 from training.recipe import PRESETS, changed
 
@@ -67,7 +76,7 @@ def test_colours_vary_where_they_tell_nothing() -> None:
     generator = np.random.default_rng(0)
     labels = np.arange(100, dtype=np.int32) % 5
     base = generator.integers(0, 256, (100, 1, 1, 3))
-    noise = generator.integers(-20, 20, (100, 16, 16, 3))
+    noise = generator.integers(-60, 60, (100, 16, 16, 3))
     any_colour = np.clip(base + noise, 0, 255).astype(np.uint8)
     of_class = np.clip(base[labels] + 2 * noise, 0, 255).astype(np.uint8)
     assert choose_kind(any_colour, any_colour, labels) == "recoloured"
@@ -79,10 +88,50 @@ def test_colours_vary_where_they_tell_nothing() -> None:
         assert choose_kind(framed, framed, labels) == kind
 
 
-def test_one_image_a_class_tells_nothing_and_many_images_are_no_matter() -> None:
+def test_colours_that_tell_nothing_are_known_by_many_images() -> None:
     images = np.random.default_rng(0).integers(0, 256, (5000, 8, 8, 3)).astype(np.uint8)
-    assert not colour_tells_class(images[:5], np.arange(5, dtype=np.int32))
-    assert not colour_tells_class(images, np.arange(5000, dtype=np.int32) % 10)
+    assert not colour_may_tell_class(images, np.arange(5000, dtype=np.int32) % 10)
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (2, 2), (4, 5), (5, 5), (72, 8), (80, 8), (50, 2), (90, 10), (30, 1, 30)])
+def test_classes_told_apart_by_colour_alone_keep_their_colours(counts: tuple[int, ...]) -> None:
+    """However few the labels are, and however uneven."""
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    images = np.zeros((len(labels), 16, 16, 3), np.uint8)
+    images[np.arange(len(labels)), 4:12, 4:12, labels] = 200
+    assert choose_kind(images, images, labels) == "digits"
+
+
+def test_some_coloured_images_and_faint_hues_leave_a_pile_grey() -> None:
+    images = np.random.default_rng(0).integers(0, 240, (500, 8, 8, 1)).astype(np.uint8).repeat(3, axis=3)
+    images[..., 0] += 8
+    images[:10, 4, 4] = (255, 0, 0)
+    assert are_grey(images)
+    images[:11, 4, 4] = (255, 0, 0)
+    assert not are_grey(images)
+    assert are_grey(images[..., :1])
+
+
+def test_a_thing_that_fills_the_image_is_on_a_plain_ground_too() -> None:
+    cross = np.full((20, 8, 8, 1), 10, np.uint8)
+    cross[:, 3:5], cross[:, :, 3:5] = 240, 240
+    labels = np.arange(20, dtype=np.int32) % 2
+    assert choose_kind(cross, cross, labels) == "digits"
+    ramps = np.broadcast_to(np.arange(0, 256, 32, dtype=np.uint8)[None, :, None, None], cross.shape)
+    assert choose_kind(ramps, ramps, labels) == "natural"
+
+
+def test_a_long_image_keeps_its_ends() -> None:
+    """Turned and sheared as far as a square one, it would lose a tenth of them."""
+    view = VIEWS["digits"][1]
+    lost = []
+    for height, width in ((28, 28), (64, 8), (8, 64)):
+        pixels = np.full((200, height, width, 1), -1.0, np.float32)
+        top, left = height // 8, width // 8
+        pixels[:, top : height - top, left : width - left] = 1.0
+        seen = random_view(tf.constant(pixels), view, "digits", tf.constant([0, 4])).numpy()
+        lost.append(1.0 - (seen + 1).sum() / (pixels + 1).sum())
+    assert max(lost[1:]) < lost[0] + 0.03
 
 
 def test_recolouring_keeps_greys_and_the_mean_of_the_channels() -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from prelabel.errors import InputError
 from prelabel.sources import open_source
+from training import collect
 from training.dataset import class_names, load_dataset, load_test
 
 
@@ -111,6 +112,53 @@ def test_max_unlabelled_keeps_a_spread_of_the_pile(idx_dataset: Path) -> None:
     assert len(load(idx_dataset, label_count=6, max_unlabelled=50).training.unlabelled) == 50
 
 
+def test_max_unlabelled_bounds_the_labelled_images_beside_the_pile_where_labels_are_drawn(idx_dataset: Path) -> None:
+    dataset = load(idx_dataset, label_count=6, max_unlabelled=50)
+    assert dataset.hidden is not None
+    assert len(dataset.training.labels) + len(dataset.hidden.labels) == 100
+    assert len(load(idx_dataset, max_unlabelled=50).training.labels) == 240
+
+
+def test_where_sizes_differ_no_odd_image_decides(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 6, "b": 6})
+    for number, path in enumerate(sorted(tmp_path.rglob("*.png"))):
+        path.write_bytes(png(size=(320, 20) if number == 0 else (30 + number, 28 + number)))
+    height, width, _ = load(tmp_path).training.spec.shape
+    assert 28 <= height <= 40
+    assert 30 <= width <= 42
+
+
+def test_a_size_that_many_images_have_is_taken(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 6, "b": 6})
+    for number, path in enumerate(sorted(tmp_path.rglob("*.png"))):
+        path.write_bytes(png(size=(20, 16) if number % 3 == 0 else (30 + number, 28 + number)))
+    assert load(tmp_path).training.spec.shape == (16, 20, 1)
+
+
+def test_files_of_a_large_data_set_are_not_all_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path, {"a": 4, "b": 4}, unlabelled=8)
+    (tmp_path / "unlabelled/deeper/3.jpg").write_bytes(b"")
+    whole = load(tmp_path)
+    monkeypatch.setattr(collect, "WAITING_BYTES", 100)
+    chosen = []
+    choose = collect.choose_spec
+    monkeypatch.setattr(
+        collect, "choose_spec", lambda samples, size: chosen.append(len(samples)) or choose(samples, size)
+    )
+    streamed = load(tmp_path)
+    assert chosen[0] < 8
+    assert streamed.skipped == whole.skipped
+    for name in ("labelled", "labels", "unlabelled"):
+        np.testing.assert_array_equal(getattr(streamed.training, name), getattr(whole.training, name))
+
+
+def test_images_that_are_not_read_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folder(tmp_path, {"a": 2, "b": 2})
+    (tmp_path / "unlabelled/photo.heic").write_bytes(b"x")
+    load(tmp_path)
+    assert "1 .heic" in caplog.text
+
+
 def no_labelled_folder(path: Path) -> None:
     write_folder(path, {"a": 2, "b": 2})
     shutil.rmtree(path / "labelled")
@@ -129,6 +177,12 @@ def class_of_broken_images(path: Path) -> None:
     (path / "labelled/broken/0.png").write_bytes(b"no image")
 
 
+def broken_pile(path: Path) -> None:
+    write_folder(path, {"a": 2, "b": 2})
+    for image in path.rglob("unlabelled/**/*.jpg"):
+        image.write_bytes(b"")
+
+
 def all_broken(path: Path) -> None:
     write_folder(path, {"a": 1, "b": 1})
     for image in path.rglob("labelled/*/*.png"):
@@ -143,6 +197,7 @@ def all_broken(path: Path) -> None:
         (one_class, r"1 labelled classes \(only\)"),
         (class_of_broken_images, "class 'broken' has no image"),
         (all_broken, "none of the 2 labelled images"),
+        (broken_pile, r"none of the 5 unlabelled images can be decoded, for example .*\.jpg"),
     ],
 )
 def test_unusable_folders_are_clear_errors(spoil: Callable[[Path], None], message: str, tmp_path: Path) -> None:

@@ -30,15 +30,33 @@ def state(data: TrainingSet) -> State:
 
 @given(st.integers(2, 200), st.integers(1, 50), st.floats(0, 1))
 def test_skill_is_nothing_at_chance_and_one_without_errors(classes: int, rounds: int, share: float) -> None:
-    count = classes * rounds
-    assert skill(rounds, count, classes).value == pytest.approx(0, abs=1e-9)
-    assert skill(count, count, classes).value == pytest.approx(1)
-    assert 0 < skill(round(share * count), count, classes).error < 2
-    assert skill(0, 0, classes).value == 0
+    labels = np.tile(np.arange(classes, dtype=np.int32), rounds)
+    places = np.arange(len(labels))
+    assert skill(labels == 0, labels, classes).value == pytest.approx(0, abs=1e-9)
+    assert skill(labels >= 0, labels, classes).value == pytest.approx(1)
+    assert 0 < skill(places < share * len(labels), labels, classes).error < 2
+
+
+def test_to_name_the_most_frequent_class_always_is_no_skill() -> None:
+    labels = np.repeat(np.arange(2, dtype=np.int32), [90, 10])
+    assert skill(labels == 0, labels, 2).value == pytest.approx(0)
+    assert worth(skill(labels == 0, labels, 2)) == 0
+    assert skill(labels == 1, labels, 2).value == pytest.approx(0)
+
+
+def test_without_answers_there_is_no_skill() -> None:
+    assert skill(np.zeros(0, np.bool_), np.zeros(0, np.int32), 3) == Skill(0.0, 1.0)
+
+
+def test_a_rare_class_makes_the_skill_less_sure() -> None:
+    even, uneven = (np.repeat(np.arange(2, dtype=np.int32), counts) for counts in ([50, 50], [90, 10]))
+    assert skill(uneven >= 0, uneven, 2).error > 1.5 * skill(even >= 0, even, 2).error
 
 
 def test_more_labels_make_the_skill_surer() -> None:
-    few, many = skill(7, 10, 2), skill(70, 100, 2)
+    labels = np.tile(np.arange(2, dtype=np.int32), 50)
+    right = np.arange(100) % 10 < 7
+    few, many = skill(right[:10], labels[:10], 2), skill(right, labels, 2)
     assert few.value == pytest.approx(many.value)
     assert few.error > 2 * many.error
 

@@ -1,0 +1,115 @@
+"""Decodes images while they are read, so that their files need not be in memory at the same time."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from prelabel.errors import ImageError, InputError
+from prelabel.images import ImageSpec, Pixels, image_size_and_channels
+from prelabel.sources import Sample
+
+MAX_IMAGE_SIZE_PX = 64
+"""Larger images are brought to this side length unless the user says otherwise: CPU training has to end."""
+USUAL_SHARE = 0.25
+"""A size that so many images have is the data's own; where there is none, images are as they happened to be cut."""
+WAITING_BYTES = 1 << 30
+"""So much of files is kept until the shape of images is chosen: all of a usual data set, the start of a huge one."""
+
+logger = logging.getLogger(__name__)
+
+
+class Collector:
+    """Takes samples one by one and gives their pixels, all of one shape.
+
+    The shape is chosen from all labelled samples, or, where files take more than `WAITING_BYTES`, from those before.
+    """
+
+    def __init__(self, image_size: int | None, most: int) -> None:
+        """Prepares for at most `most` samples; `image_size` as in `choose_spec`."""
+        self._image_size, self._most = image_size, most
+        self._waiting: list[Sample] = []
+        self._waiting_bytes = 0
+        self._spec: ImageSpec | None = None
+        self._images: Pixels = np.zeros(0, np.uint8)
+        self._count = 0
+        self.failed: dict[int, str] = {}
+        """Position of a sample among those added -> why it cannot be decoded; its pixels are 0."""
+
+    def add(self, sample: Sample) -> None:
+        """Takes the next sample."""
+        if self._spec is not None:
+            self._decode(sample, self._spec)
+            return
+        self._waiting.append(sample)
+        content = sample.content if sample.content is not None else b""
+        self._waiting_bytes += len(content) if isinstance(content, bytes) else content.nbytes
+        if self._waiting_bytes > WAITING_BYTES and any(waiting.label is not None for waiting in self._waiting):
+            self._choose()
+
+    def finish(self) -> tuple[ImageSpec, Pixels]:
+        """Returns the shape, and uint8 [n, H, W, C] of the n samples that were added.
+
+        Raises:
+            InputError: None of the labelled ones can be decoded.
+        """
+        spec = self._spec or self._choose()
+        return spec, self._images[: self._count]
+
+    def _choose(self) -> ImageSpec:
+        spec = choose_spec([sample for sample in self._waiting if sample.label is not None], self._image_size)
+        # Zero pages cost no memory until something is written to them.
+        self._images = np.zeros((self._most, *spec.shape), np.uint8)
+        self._spec = spec
+        for sample in self._waiting:
+            self._decode(sample, spec)
+        self._waiting = []
+        return spec
+
+    def _decode(self, sample: Sample, spec: ImageSpec) -> None:
+        try:
+            self._images[self._count] = sample.pixels(spec)
+        except ImageError as error:
+            self.failed[self._count] = str(error)
+        self._count += 1
+
+
+def choose_spec(samples: Sequence[Sample], image_size: int | None) -> ImageSpec:
+    """Chooses the shape of images from (at most 500 of) the labelled ones: grey only if all are grey.
+
+    The size is the most frequent one, or, where fewer than `USUAL_SHARE` have that, the medians of height and width;
+    shrunk so that no side is over `MAX_IMAGE_SIZE_PX`. `image_size` is both sides' length instead.
+
+    Raises:
+        InputError: None of the samples can be decoded.
+    """
+    shapes = []
+    for sample in samples[:: max(1, len(samples) // 500)]:
+        try:
+            shapes.append(_shape(sample))
+        except ImageError:
+            continue
+    if not shapes:
+        raise InputError(f"none of the {len(samples)} labelled images can be decoded, for example {samples[0].path}")
+    channels = max(c for _, _, c in shapes)
+    (height, width), times = Counter((h, w) for h, w, _ in shapes).most_common(1)[0]
+    if times < USUAL_SHARE * len(shapes):
+        height, width = (round(float(np.median([shape[side] for shape in shapes]))) for side in (0, 1))
+        if image_size is None:
+            logger.info(
+                "images have many sizes, half of them over %d x %d pixels: all are brought to one", width, height
+            )
+    if image_size is not None:
+        height = width = image_size
+    shrink = 1.0 if image_size is not None else min(1.0, MAX_IMAGE_SIZE_PX / max(height, width))
+    return ImageSpec(max(8, round(height * shrink)), max(8, round(width * shrink)), 1 if channels == 1 else 3)
+
+
+def _shape(sample: Sample) -> tuple[int, int, int]:
+    if isinstance(sample.content, bytes):
+        return image_size_and_channels(sample.content)
+    if sample.content is None:
+        raise ImageError(sample.error or "could not be read")
+    height, width = sample.content.shape[:2]
+    return height, width, sample.content.shape[2] if sample.content.ndim == 3 else 1
