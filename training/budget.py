@@ -1,15 +1,42 @@
 """How many steps fit into `--minutes`."""
 
 TIMED_STEPS = (20, 80)
-"""Steps between which the speed is measured: after compiling, before the first evaluation."""
+"""Steps between which the speed is measured first: after compiling, before the first evaluation."""
+USED = 0.95
+"""Share of the time that is left which steps may fill: the end takes some, too."""
 
 
-def fitting_steps(minutes: float, started: float, timed_from: float, now: float) -> int:
-    """Fits a run that has taken its timed steps into `minutes`; the times are monotonic seconds.
+class Budget:
+    """Fits steps into a time by the speed of those taken, evaluations and checkpoints among them.
 
-    Returns the steps that are left to take, as many as the timed ones at least: less is no training, and the budget was
-    too small for it. A twentieth of the time is for evaluations and checkpoints.
+    Times are seconds of `time.monotonic`.
     """
-    step_s = (now - timed_from) / (TIMED_STEPS[1] - TIMED_STEPS[0])
-    left_s = 0.95 * (60.0 * minutes - (now - started))
-    return max(TIMED_STEPS[1], int(left_s / step_s))
+
+    def __init__(self, minutes: float, started: float, done: int, now: float) -> None:
+        """`started` is when the time began, `done` how many steps are taken already."""
+        self._end = started + 60.0 * minutes
+        self._timed_from = (done, now)
+
+    def steps(self, done: int, total: int, evaluated: bool, now: float) -> int:
+        """Returns the steps in all, to be asked before each step; at least one is left, where time is over, too.
+
+        Args:
+            done: Steps that are taken.
+            total: What was returned last, or the preset's steps: returned where there is nothing new.
+            evaluated: There was an evaluation after the last step.
+            now: The time.
+        """
+        if done == TIMED_STEPS[0]:
+            self._timed_from = (done, now)
+        elif done == TIMED_STEPS[1]:
+            # As many as the timed ones at least: less is no training, and the time was too short for it.
+            return self._fit(done, now, TIMED_STEPS[1])
+        elif evaluated and done > TIMED_STEPS[1]:
+            return self._fit(done, now, 1)
+        return total
+
+    def _fit(self, done: int, now: float, least: int) -> int:
+        step, since = self._timed_from
+        step_s = max((now - since) / (done - step), 1e-9)
+        self._timed_from = (done, now)
+        return done + max(least, int(USED * (self._end - now) / step_s))

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from prelabel.errors import TrainingError
 from prelabel.files import write_atomically
@@ -42,9 +43,8 @@ def read_meta(path: Path) -> dict[str, Any]:
     Raises:
         TrainingError: The file is no checkpoint.
     """
-    with _open(path) as content:
-        meta: dict[str, Any] = json.loads(str(content["meta"]))
-        return meta
+    meta: dict[str, Any] = json.loads(str(_read(path)["meta"]))
+    return meta
 
 
 def load_checkpoint(path: Path, state: State) -> int:
@@ -53,18 +53,18 @@ def load_checkpoint(path: Path, state: State) -> int:
     Raises:
         TrainingError: The file is no checkpoint, or one of other networks.
     """
-    with _open(path) as content:
-        names = {f"{owner}/{i:04d}": v for owner, vs in state.variables().items() for i, v in enumerate(vs)}
-        if set(content.files) - {"meta"} != set(names):
-            raise TrainingError(f"checkpoint {path} is of other networks: it has {len(content.files) - 1} variables")
-        for name, variable in names.items():
-            if content[name].shape != tuple(variable.shape):
-                raise TrainingError(
-                    f"checkpoint {path} is of other networks: {name} is {content[name].shape}, not {variable.shape}"
-                )
-        for name, variable in names.items():
-            variable.assign(content[name])
-        return int(json.loads(str(content["meta"]))["step"])
+    content = _read(path)
+    names = {f"{owner}/{i:04d}": v for owner, vs in state.variables().items() for i, v in enumerate(vs)}
+    if content.keys() - {"meta"} != names.keys():
+        raise TrainingError(f"checkpoint {path} is of other networks: it has {len(content) - 1} variables")
+    for name, variable in names.items():
+        if content[name].shape != tuple(variable.shape):
+            raise TrainingError(
+                f"checkpoint {path} is of other networks: {name} is {content[name].shape}, not {variable.shape}"
+            )
+    for name, variable in names.items():
+        variable.assign(content[name])
+    return int(json.loads(str(content["meta"]))["step"])
 
 
 def load_classifier(path: Path, discriminator: keras.Model) -> None:
@@ -73,19 +73,24 @@ def load_classifier(path: Path, discriminator: keras.Model) -> None:
     Raises:
         TrainingError: The file is no checkpoint, or one of another D.
     """
-    with _open(path) as content:
-        names = sorted(name for name in content.files if name.startswith("teacher/"))
-        shapes = [content[name].shape for name in names]
-        if shapes != [tuple(variable.shape) for variable in discriminator.variables]:
-            raise TrainingError(
-                f"checkpoint {path} is of another discriminator, as another version of prelabel made it: train it again"
-            )
-        for name, variable in zip(names, discriminator.variables, strict=True):
-            variable.assign(content[name])
+    content = _read(path)
+    names = sorted(name for name in content if name.startswith("teacher/"))
+    shapes = [content[name].shape for name in names]
+    if shapes != [tuple(variable.shape) for variable in discriminator.variables]:
+        raise TrainingError(
+            f"checkpoint {path} is of another discriminator, as another version of prelabel made it: train it again"
+        )
+    for name, variable in zip(names, discriminator.variables, strict=True):
+        variable.assign(content[name])
 
 
-def _open(path: Path) -> Any:
+def _read(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise TrainingError(f"{path} is not a readable checkpoint: {error}") from None
+        # All of it: a member is checked when it is read.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
+            arrays = {name: content[name] for name in ("meta", *content.files)}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise TrainingError(
+            f"{path} is not a readable checkpoint ({error}): delete it, or start the run over with --overwrite"
+        ) from None
+    return arrays

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 Row = dict[str, float]
 
 
@@ -16,6 +19,7 @@ class Sign:
     needs: tuple[str, ...]
     """Columns of metrics.csv."""
     seen: Callable[[Row], bool]
+    """In a row whose `class_entropy` is a share of what the class prior has."""
     advice: str
 
 
@@ -65,18 +69,21 @@ SIGNS = (
 class Watch:
     """Looks at each row of metrics and tells each sign once."""
 
-    def __init__(self) -> None:
+    def __init__(self, prior: NDArray[np.float32]) -> None:
+        """`prior`, float32 [K]: shares of the classes as they are expected in the pile."""
         self._told: set[str] = set()
+        self._expected_entropy = float(-(prior * np.log(prior)).sum() / np.log(len(prior)))
 
     def look(self, row: Row) -> list[str]:
         """Returns a sentence for each sign that shows in this row for the first time."""
+        expected = {**row, "class_entropy": row.get("class_entropy", 1.0) / self._expected_entropy}
         found = [
             sign
             for sign in SIGNS
             if sign.name not in self._told
             and row["step"] >= sign.after_step
             and all(name in row for name in sign.needs)
-            and sign.seen(row)
+            and sign.seen(expected)
         ]
         self._told |= {sign.name for sign in found}
         return [

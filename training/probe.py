@@ -14,7 +14,7 @@ from prelabel.files import write_text_atomically
 from prelabel.progress import Progress, ProgressMode
 from training.augment import Kind
 from training.batches import BalancedSampler
-from training.budget import TIMED_STEPS, fitting_steps
+from training.budget import Budget
 from training.config import Options
 from training.dataset import TrainingSet
 from training.distribute import is_chief
@@ -83,7 +83,9 @@ def held_out_skill(
     turn = folds(data.labels)
     total = max(1, round(SHARE_OF_STEPS * recipe.steps))
     recipe = dataclasses.replace(labels_alone(recipe), steps=total)
-    right, started = np.zeros(len(turn), np.bool_), time.monotonic()
+    right = np.zeros(len(turn), np.bool_)
+    started = time.monotonic()
+    budget = Budget(SHARE_OF_MINUTES * minutes / FOLDS, started, 0, started) if minutes else None
     with Progress(FOLDS * total, "steps", "what the labels teach", mode=progress) as report:
         for place, fold in enumerate(np.unique(turn[turn >= 0])):
             kept, out = turn != fold, turn == fold
@@ -97,11 +99,8 @@ def held_out_skill(
             nothing = tf.zeros([0], tf.int64)
             number = 0
             while number < total:
-                if minutes and place == 0 and number == TIMED_STEPS[0]:
-                    timed_from = time.monotonic()
-                if minutes and place == 0 and number == TIMED_STEPS[1]:
-                    share = SHARE_OF_MINUTES * minutes / FOLDS
-                    total = min(total, number + fitting_steps(share, started, timed_from, time.monotonic()))
+                if budget and place == 0:
+                    total = min(total, budget.steps(number, total, False, time.monotonic()))
                     state.total_steps.assign(total)
                     report.expect(FOLDS * total)
                 step(tf.constant(sampler.positions(number)), nothing, tf.constant(number))

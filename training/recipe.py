@@ -1,6 +1,7 @@
 """What a training step is made of: networks, losses and schedule, and the recipes (presets) behind `--preset`."""
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -181,7 +182,7 @@ def changed(recipe: Recipe, changes: tuple[str, ...]) -> Recipe:
     """Returns the recipe with fields set by `name=value`.
 
     Raises:
-        InputError: No such field, or a value of another type.
+        InputError: No such field, or a value of another type or out of its range.
     """
     types = typing.get_type_hints(Recipe)
     values: dict[str, Any] = {}
@@ -197,4 +198,32 @@ def changed(recipe: Recipe, changes: tuple[str, ...]) -> Recipe:
             values[name] = text == "true" if kind is bool else text if choices else kind(text)
         except ValueError as error:
             raise InputError(f"--change {change}: {error}") from error
-    return dataclasses.replace(recipe, **values)
+    recipe = dataclasses.replace(recipe, **values)
+    for name in values:
+        _check(recipe, name)
+    return recipe
+
+
+_POSITIVE = ("width", "temperature", "learning_rate", "generator_learning_rate", "photo_learning_rate")
+_AT_LEAST_ONE = ("steps", "labelled_batch", "latent_size", "feature_grid", "photo_feature_grid")
+_BELOW_ONE = ("dropout", "adam_beta_1", "ema_decay")
+_SHARES = ("pile_ramp", "view_decay")
+
+
+def _check(recipe: Recipe, name: str) -> None:
+    value = getattr(recipe, name)
+    if isinstance(value, str | bool):
+        return
+    fits, wanted = math.isfinite(value) and value >= 0, "0 or more"
+    if name in _POSITIVE:
+        fits, wanted = math.isfinite(value) and value > 0, "more than 0"
+    elif name in _AT_LEAST_ONE:
+        fits, wanted = value >= 1, "1 or more"
+    elif name in _BELOW_ONE:
+        fits, wanted = 0 <= value < 1, "0 to less than 1"
+    elif name in _SHARES:
+        fits, wanted = 0 <= value <= 1, "0 to 1"
+    elif name == "adversarial_batch":
+        fits, wanted = 0 <= value <= recipe.unlabelled_batch, f"0 to unlabelled_batch, {recipe.unlabelled_batch},"
+    if not fits:
+        raise InputError(f"--change {name}={value} is out of range: {wanted} wanted")

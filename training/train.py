@@ -29,7 +29,7 @@ from prelabel.images import Pixels
 from prelabel.progress import Progress
 from training.augment import choose_kind, fitted
 from training.batches import BalancedSampler, EpochSampler
-from training.budget import TIMED_STEPS, fitting_steps
+from training.budget import TIMED_STEPS, Budget
 from training.checkpoint import list_checkpoints, load_checkpoint, read_meta, save_checkpoint
 from training.config import Options
 from training.dataset import load_dataset, load_test
@@ -88,7 +88,17 @@ def train(options: Options) -> Summary:
     if kind == "auto":
         kind = choose_kind(data.unlabelled, data.labelled, data.labels)
     recipe = fitted(recipe, kind)
-    class_prior(options.class_prior, data.classes, data.labels)  # an error here leaves the folder unclaimed
+    for change in options.change:
+        name = change.partition("=")[0]
+        if getattr(recipe, name) != getattr(options.recipe(), name):
+            logger.warning(
+                "--change %s has no effect on images that are taken for photographs: they have photo_learning_rate and "
+                "photo_feature_grid, and views that stay as strong; --augment digits would take them for drawn ones",
+                change,
+            )
+    prior = class_prior(options.class_prior, data.classes, data.labels)  # an error here leaves the folder unclaimed
+    if options.class_prior == "labelled" and options.labels is not None:
+        logger.warning("--class-prior labelled is balanced here: --labels draws the same number for each class")
     meta = describe(options, dataset, kind)
     finished = open_run(options, meta) if chief else finished_run(options.output)
     if finished is not None:
@@ -138,22 +148,21 @@ def train(options: Options) -> Summary:
     settler = Settler(state.teacher, data.unlabelled if recipe.unlabelled_batch else data.labelled)
     labelled = BalancedSampler(data.labels, recipe.labelled_batch, options.seed)
     unlabelled = EpochSampler(len(data.unlabelled), recipe.unlabelled_batch, options.seed)
-    watch = Watch()
+    watch = Watch(prior)
     latent = tf.random.stateless_normal([SAMPLES_PER_ROW, recipe.latent_size], [options.seed, 7])
 
     # The loop.
     started = time.monotonic()
     total = int(state.total_steps.numpy())
+    budget = Budget(options.minutes, started - elapsed_s, start, started) if options.minutes else None
     with Progress(total, "steps", f"training {options.output.name}", mode=options.progress, done=start) as progress:
         number = start
         while number < total:
-            if options.minutes and start < TIMED_STEPS[1] and number - start == TIMED_STEPS[0]:
-                timed_from = time.monotonic()
-            if options.minutes and start < TIMED_STEPS[1] and number - start == TIMED_STEPS[1]:
-                total = number + fitting_steps(options.minutes, started - elapsed_s, timed_from, time.monotonic())
+            if budget:
+                evaluated = number > start and number % options.evaluate_every == 0
+                total = budget.steps(number, total, evaluated, time.monotonic())
                 state.total_steps.assign(total)
                 progress.expect(total)
-                logger.info("%d steps fit into %g minutes", total, options.minutes)
             metrics = step(
                 tf.constant(labelled.positions(number)), tf.constant(unlabelled.positions(number)), tf.constant(number)
             )
@@ -161,6 +170,8 @@ def train(options: Options) -> Summary:
             add_up(sums, metrics, done)
             evaluate_now = done % options.evaluate_every == 0 or done == total
             checkpoint_now = done % options.checkpoint_every == 0 or done == total
+            if budget and done <= TIMED_STEPS[1] and done < total:
+                checkpoint_now = False  # a run that goes on from here would not know its steps
             if recipe.ema_decay and (evaluate_now or checkpoint_now):
                 settler.settle()
             if done % ROW_EVERY == 0 or evaluate_now:
@@ -211,9 +222,19 @@ def train(options: Options) -> Summary:
 
 
 def resume(existing: list[Path], state: State) -> tuple[int, dict[str, float], float]:
-    """Loads the newest checkpoint; returns (steps done, metrics summed since the last row, seconds spent)."""
-    step = load_checkpoint(existing[-1], state)
-    meta = read_meta(existing[-1])
+    """Loads the newest checkpoint that can be read; returns (steps done, metrics since the last row, seconds spent).
+
+    Raises:
+        TrainingError: None can be read, or they are of other networks.
+    """
+    *older, path = existing
+    try:
+        step, meta = load_checkpoint(path, state), read_meta(path)
+    except TrainingError as error:
+        if not older:
+            raise
+        logger.warning("%s; trying the checkpoint before", error)
+        return resume(older, state)
     return step, meta["sums"], meta["elapsed_s"]
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training import probe
+from training import budget, probe
 from training.dataset import TrainingSet
 from training.recipe import PRESETS
 from training.trust import worth
@@ -46,8 +46,8 @@ def test_a_time_budget_shortens_the_folds(
     make_training_set: Callable[..., TrainingSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = []
-    monkeypatch.setattr(probe, "TIMED_STEPS", (1, 3))
-    monkeypatch.setattr(probe, "fitting_steps", lambda *_: 4)
+    monkeypatch.setattr(budget, "TIMED_STEPS", (1, 3))
+    monkeypatch.setattr(budget.Budget, "_fit", lambda *_: 7)
     original = probe.BalancedSampler.positions
     monkeypatch.setattr(
         probe.BalancedSampler, "positions", lambda self, step: (steps.append(step), original(self, step))[1]

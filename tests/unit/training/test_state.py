@@ -46,6 +46,26 @@ def test_changes_of_a_recipe_are_typed_and_named() -> None:
             changed(PRESETS["default"], (change,))
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("steps=0", "1 or more"),
+        ("labelled_batch=0", "1 or more"),
+        ("unlabelled_batch=-1", "0 or more"),
+        ("feature_grid=0", "1 or more"),
+        ("learning_rate=nan", "more than 0"),
+        ("learning_rate=0.0", "more than 0"),
+        ("information_weight=inf", "0 or more"),
+        ("ema_decay=1.0", "0 to less than 1"),
+        ("view_decay=1.5", "0 to 1"),
+        ("adversarial_batch=256", "0 to unlabelled_batch, 128"),
+    ],
+)
+def test_values_of_a_recipe_that_cannot_be_trained_are_named(change: str, reason: str) -> None:
+    with pytest.raises(InputError, match=f"--change {change} is out of range: {reason}"):
+        changed(PRESETS["default"], (change,))
+
+
 def test_bfloat16_networks_have_float32_weights_and_answers(make_training_set: Callable[..., TrainingSet]) -> None:
     data = make_training_set()
     exact = build_state(data, PRESETS["default"], 0)

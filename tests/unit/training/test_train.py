@@ -13,9 +13,8 @@ from PIL import Image
 
 from prelabel.errors import InputError, TrainingError
 from support.datasets import write_idx_dataset
-from training import probe
+from training import budget, probe
 from training import train as loop
-from training.budget import fitting_steps
 from training.checkpoint import list_checkpoints, load_checkpoint, read_meta
 from training.config import Options
 from training.dataset import Dataset, Evaluation, TrainingSet
@@ -218,16 +217,26 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(
         load_checkpoint(path, build_state(wider, recipe, 0))
 
 
-def test_a_time_budget_sets_the_number_of_steps() -> None:
-    assert fitting_steps(10, started=0.0, timed_from=30.0, now=36.0) == int(0.95 * (600 - 36) / 0.1)
-    assert fitting_steps(0.1, started=0.0, timed_from=30.0, now=36.0) == 80  # too small a budget
+def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(
+    finished: tuple[Path, Path], tmp_path: Path, make_training_set: Callable[..., TrainingSet]
+) -> None:
+    good, last = (tmp_path / f"step-0000000{number}.npz" for number in (1, 2))
+    shutil.copy(list_checkpoints(finished[1] / "checkpoints")[-1], good)
+    content = bytearray(good.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    last.write_bytes(content)
+    state = build_state(make_training_set(), options(*finished).recipe(), 0)
+    assert loop.resume([good, last], state)[0] == read_meta(good)["step"]
+    with pytest.raises(TrainingError, match="--overwrite"):
+        loop.resume([last], state)
 
 
 def test_a_run_with_a_time_budget_ends_and_says_its_steps(
     finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "TIMED_STEPS", (1, 3))
-    monkeypatch.setattr(loop, "fitting_steps", lambda *_: 4)
+    for module in (budget, loop):
+        monkeypatch.setattr(module, "TIMED_STEPS", (1, 3))
+    monkeypatch.setattr(budget.Budget, "_fit", lambda *_: 7)
     summary = train(options(finished[0], tmp_path / "run", steps=None, minutes=5.0))
     assert summary["steps"] == 7
     meta = read_meta(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])
