@@ -67,9 +67,9 @@ def targets(content: Content) -> str:
         "| | median (extremes) | aim |",
         "|---|---|---|",
         f"| 99th percentile of one person's request, server full of bulk work | {_spread(p99, 'ms')} | <= 60 ms |",
-        f"| the same in bulk batches, as the engine alone takes for one on a core | {_ratio(batches_alone)} | <= 3 |",
-        f"| the same in bulk batches, as long as one takes on the full server | {_ratio(batches_loaded)} | <= 3 |",
-        f"| the same with nothing else to do | {_spread(p99_idle, 'ms')} | |",
+        f"| that time in bulk batches of the engine alone, on an idle core | {_ratio(batches_alone)} | <= 3 |",
+        f"| that time in bulk batches on the full server | {_ratio(batches_loaded)} | <= 3 |",
+        f"| 99th percentile with nothing else to do | {_spread(p99_idle, 'ms')} | |",
         f"| from start to ready | {_spread(content['cold_start_s'], 's')} | <= 1.5 s |",
     ]
     if "memory" in content:

@@ -26,7 +26,7 @@ def test_ratios_are_those_of_neighbours_in_a_round() -> None:
     assert "| 80 | 100 | 0.80 (0.50 to 0.90) | >= 0.85 |" in text
     assert "0.60 s (0.50 to 0.70)" in text
     assert "+1.2 %" in text
-    assert "takes on the full server | 1.50 (1.50 to 1.50) | <= 3 |" in text
+    assert "batches on the full server | 1.50 (1.50 to 1.50) | <= 3 |" in text
     assert "OpenVINO bfloat16" in text
     assert "MLServer" not in text
     for name in ("bulk-oip", "bulk-oip-peer"):
