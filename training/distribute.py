@@ -63,6 +63,18 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return resolver is None or not resolver.task_type or (resolver.task_type == "worker" and resolver.task_id == 0)
 
 
+def mean_over_hosts(strategy: tf.distribute.Strategy, value: float) -> float:
+    """Returns the mean of the hosts' values, when all of them have come to this point."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return value
+
+    @tf.function
+    def agree(own: tf.Tensor) -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(lambda: tf.identity(own)), axis=None)
+
+    return float(agree(tf.constant(value)))
+
+
 def replica_count() -> int:
     """Returns the number of replicas, inside or outside a replica's computation."""
     return tf.distribute.get_strategy().num_replicas_in_sync

@@ -17,7 +17,7 @@ from training.batches import BalancedSampler
 from training.budget import Budget
 from training.config import Options
 from training.dataset import TrainingSet
-from training.distribute import is_chief
+from training.distribute import is_chief, mean_over_hosts
 from training.evaluate import Classifier
 from training.recipe import Recipe, labels_alone
 from training.state import Settler, build_state
@@ -57,11 +57,7 @@ def pile_skill(
         reached = held_out_skill(data, recipe, kind, options.seed, options.minutes, options.progress)
         found = {**dataclasses.asdict(reached), "seconds": time.monotonic() - started}
 
-    @tf.function
-    def agree(value: tf.Tensor) -> tf.Tensor:
-        return strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(lambda: tf.identity(value)), axis=None)
-
-    found = {name: float(agree(tf.constant(value))) for name, value in found.items()}
+    found = {name: mean_over_hosts(strategy, value) for name, value in found.items()}
     if is_chief(strategy):
         write_text_atomically(path, json.dumps(found) + "\n")
     return Skill(found["value"], found["error"]), found["seconds"]

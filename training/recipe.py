@@ -199,8 +199,8 @@ def changed(recipe: Recipe, changes: tuple[str, ...]) -> Recipe:
         except ValueError as error:
             raise InputError(f"--change {change}: {error}") from error
     recipe = dataclasses.replace(recipe, **values)
-    for name in values:
-        _check(recipe, name)
+    for field in dataclasses.fields(Recipe):
+        _check(recipe, field.name)
     return recipe
 
 

@@ -33,7 +33,7 @@ from training.budget import TIMED_STEPS, Budget
 from training.checkpoint import list_checkpoints, load_checkpoint, read_meta, save_checkpoint
 from training.config import Options
 from training.dataset import load_dataset, load_test
-from training.distribute import check_shares, is_chief, make_strategy
+from training.distribute import check_shares, is_chief, make_strategy, mean_over_hosts
 from training.evaluate import Classifier
 from training.health import Watch
 from training.precision import choose_precision, precision
@@ -100,7 +100,10 @@ def train(options: Options) -> Summary:
     if options.class_prior == "labelled" and options.labels is not None:
         logger.warning("--class-prior labelled is balanced here: --labels draws the same number for each class")
     meta = describe(options, dataset, kind)
-    finished = open_run(options, meta) if chief else finished_run(options.output)
+    finished = open_run(options, meta) if chief else None
+    # Other hosts look into the folder when the chief has claimed it, and removed what `--overwrite` removes.
+    if mean_over_hosts(strategy, float(finished is not None)) > 0.0 and finished is None:
+        finished = finished_run(options.output)
     if finished is not None:
         logger.info("%s is finished already: test accuracy %s", options.output, finished["test_accuracy"])
         return finished

@@ -72,22 +72,26 @@ def test_two_devices_trust_the_pile_of_photographs_as_one_does(tmp_path: Path) -
     check_same_losses(tmp_path / "one", tmp_path / "two")
 
 
-def test_two_hosts_have_the_losses_of_one_and_one_of_them_writes(tmp_path: Path) -> None:
-    data = write_idx_dataset(tmp_path / "data")
-    finish(start(data, tmp_path / "one", 1, "none", "default", *SMALL, augment="natural"))
+def start_two_hosts(data: Path, output: Path, **environment: str):  # type: ignore[no-untyped-def]
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     workers = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
     for s in sockets:
         s.close()
-    processes = [
+    return [
         start(
-            data, tmp_path / "two", 1, "multi-worker", "default", *SMALL, augment="natural",
+            data, output, 1, "multi-worker", "default", *SMALL, augment="natural",
             TF_CONFIG=json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}),
-            TMPDIR=str(tmp_path),
+            TMPDIR=str(output.parent), **environment,
         )
         for index in range(2)
     ]  # fmt: skip
-    for process in processes:
-        finish(process)
-    check_same_losses(tmp_path / "one", tmp_path / "two")
-    assert json.loads((tmp_path / "two" / "training.json").read_text())["pile_weight"] == pytest.approx(0.5)
+
+
+def test_two_hosts_have_the_losses_of_one_and_one_of_them_writes(tmp_path: Path) -> None:
+    data = write_idx_dataset(tmp_path / "data")
+    finish(start(data, tmp_path / "one", 1, "none", "default", *SMALL, augment="natural"))
+    for environment in ({}, {"OVERWRITE": "1"}):  # the second host must not take the first run for the second one
+        for process in start_two_hosts(data, tmp_path / "two", **environment):
+            finish(process)
+        check_same_losses(tmp_path / "one", tmp_path / "two")
+        assert json.loads((tmp_path / "two" / "training.json").read_text())["pile_weight"] == pytest.approx(0.5)

@@ -4,6 +4,7 @@ TensorFlow's devices are fixed at its start, so a test cannot make them in its o
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def main() -> None:
         Options(
             Path(data), Path(output), labels=6, steps=5, preset=preset, strategy=strategy, augment=augment,  # type: ignore[arg-type]
             evaluate_every=1, checkpoint_every=5, progress="none", change=(*changes, *sys.argv[7:]),
+            overwrite="OVERWRITE" in os.environ,
         )
     )  # fmt: skip
     print(json.dumps(summary))
