@@ -1,7 +1,8 @@
 # Two images: `train` (TensorFlow: train and export) and `serve` (ONNX Runtime: the gRPC server, no TensorFlow).
 #
 #   docker build --target serve -t prelabel-serve .
-#   docker run --gpus all --read-only --tmpfs /tmp -p 50051:50051 -v "$PWD/runs/demo/bundle:/model:ro" prelabel-serve --device cuda
+#   docker run --gpus all --read-only --tmpfs /tmp -p 50051:50051 -v "$PWD/runs/demo:/run-folder:ro" prelabel-serve \
+#     --model /run-folder/bundle --device cuda
 #
 # The small CPU server takes another base and another lock file:
 #
@@ -51,7 +52,7 @@ COPY --from=serve-build /app /app
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /app
 USER 10001:10001
-# The model bundle, for example runs/demo/bundle, is mounted at /model, read-only.
+# A bundle is mounted at /model, read-only; for one that is exported anew while it is served, the folder above it, with --model.
 EXPOSE 50051
 # A stopping server answers what is in flight, for up to 25 s; `docker stop` kills after 10 s unless given --time 30.
 STOPSIGNAL SIGTERM

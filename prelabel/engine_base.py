@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,8 +65,25 @@ class Settings:
 
 
 def usable_cores() -> int:
-    """Returns how many cores this process may use: a container has fewer than its machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Returns how many cores this process may use: a container has fewer than its machine, or a share of its time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, quota_cores() or cores)
+
+
+def quota_cores(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Returns how many cores a container's limit on processor time comes to, rounded up; None without a limit.
+
+    `docker run --cpus` and Kubernetes' limits set it, for control groups of version 2 or 1 below `root`. They take no
+    core away, so that the process still sees all of the machine's.
+    """
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = (int(word) for name in names for word in (root / name).read_text().split())
+        except (OSError, ValueError):  # not this version, or `max`
+            continue
+        if quota > 0 and period > 0:
+            return -(-quota // period)
+    return None
 
 
 def bucket_sizes(bundle: Bundle, max_batch_size: int) -> tuple[int, ...]:

@@ -68,8 +68,10 @@ def new_directory(path: Path) -> Iterator[Path]:
     """Yields a temporary directory beside `path` and renames it at the end: `path` is there whole or not at all.
 
     Raises:
-        InputError: `path` is there already and is not an empty directory.
+        InputError: `path` is there already and is not an empty directory, or has no name of its own, such as `.`.
     """
+    if path.name in ("", ".."):
+        raise InputError(f"{path} cannot be made as a whole: name a new folder in it")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} is there already: choose a new or empty directory")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -131,7 +131,7 @@ def image_size_and_channels(data: bytes) -> tuple[int, int, int]:
     """
     with _decoding(data, MAX_IMAGE_PIXELS):
         image = _open(data, MAX_IMAGE_PIXELS)
-        grey = image.mode in {"1", "L", "LA", "I"} or image.mode.startswith("I;16")
+        grey = image.mode in {"1", "L", "LA"} or image.mode.startswith("I;16")
         return image.height, image.width, 1 if grey else 3
 
 
@@ -161,18 +161,19 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     if image.width * image.height > max_pixels:
         raise ImageError(f"{image.width} x {image.height} pixels are over the limit of {max_pixels} pixels")
     # A camera's JPEG may carry previews or depth maps behind the picture (MPO); elsewhere no frame is the main one.
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise ImageError(f"the file holds {frames} frames; give each frame as an image of its own")
+    # Whether there are more, not how many: to count the pages of a TIFF takes time with the square of their number.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise ImageError("the file holds more than one frame; give each frame as an image of its own")
     image.load()
-    if image.mode == "F":
-        raise ImageError("floating-point pixels have no stated range; convert the image to 8 or 16 bits")
+    if image.mode == "F" or image.mode == "I":
+        what = "floating-point" if image.mode == "F" else "32-bit"
+        raise ImageError(f"{what} pixels have no stated range; convert the image to 8 or 16 bits")
     ImageOps.exif_transpose(image, in_place=True)  # without a copy of those that are upright
     return image
 
 
 def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
-    if image.mode == "I" or image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16"):
         # Pillow clips 16-bit greys to 255 instead of scaling them.
         grey = np.clip(np.asarray(image, np.int64) >> 8, 0, 255).astype(np.uint8)
         image = Image.fromarray(grey)

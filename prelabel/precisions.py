@@ -35,7 +35,9 @@ class PrecisionFigures:
     """Share of the images with the same most probable class, 0..1."""
     p999_difference: float | None = None
     """99.9th percentile of the differences of all probabilities, of every class of every image."""
+    p99_image_difference: float | None = None
+    """99th percentile of each image's largest difference in a probability."""
     p999_image_difference: float | None = None
-    """99.9th percentile of each image's largest difference in a probability: for information, above the one before."""
+    """99.9th percentile of the same: for information."""
     p999_realness_difference: float | None = None
     """99.9th percentile of the differences in realness: for information."""

@@ -21,7 +21,7 @@ import numpy as np
 from prelabel.errors import InputError
 from prelabel.predictions import PredictionBatch
 from prelabel.reading import readable, readable_parquet
-from prelabel.storage import Storage, open_storage
+from prelabel.storage import Storage, is_url, open_storage, printable
 from prelabel.storage_local import LocalStorage
 
 METADATA_KEY = b"prelabel"
@@ -205,6 +205,10 @@ def ordered_files(directory: Path) -> list[Path]:
     Raises:
         InputError: There are none, one is damaged or missing, or they are not of one model and one input.
     """
+    if is_url(directory):
+        raise InputError(
+            f"{printable(str(directory))} lies in an object store; these files are read from a disk: copy them there"
+        )
     paths = sorted(directory.glob(FILE_PATTERN))
     if not paths:
         raise InputError(f"{directory} holds no predictions ({FILE_PATTERN}): make them with `prelabel run`")

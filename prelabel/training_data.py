@@ -1,9 +1,9 @@
 """People's answers and the images that they are about -> training data for the next round."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ from prelabel.sources import FolderSource, Sample, Source, open_source
 from prelabel.table import require_pyarrow, write_shard
 
 FILE_IMAGES = 4096
-"""Images in one Parquet file, and in memory."""
+FILE_BYTES = 256 << 20
+"""Most images in one Parquet file and in memory, and the bytes of their files from which on it is full."""
+BEFORE = "before/"
+"""In front of the ids of images with labels from before."""
 
 
 @dataclass
@@ -26,6 +29,8 @@ class Written:
     """Class -> images."""
     missing: list[str] = field(default_factory=list)
     """Ids with an answer of which there is no image."""
+    answered_again: int = 0
+    """Images with a label from before that have an answer now, which counts."""
 
 
 def write_training(
@@ -53,16 +58,24 @@ def write_training(
     """
     pa = require_pyarrow()
     written, open_ids = Written(), dict.fromkeys(answers)
+    answered: dict[str, bytes] = {}
     schema = pa.schema([("id", pa.string()), ("image", pa.binary()), ("label", pa.string())])
 
     def rows() -> Iterator[dict[str, Any]]:
         for sample in images.read(0, len(images)):
             answer = answers.get(sample.id)
             open_ids.pop(sample.id, None)
+            if labelled is not None and answer is not None and sample.content is not None:
+                answered[sample.id] = _digest(sample)
             yield from _row(sample.id, sample, None if answer in no_class else answer)
         for sample in labelled.read(0, len(labelled)) if labelled is not None else ():
-            if sample.label is not None:
-                yield from _row(f"before/{sample.id}", sample, sample.label)
+            if sample.label is None:
+                continue
+            known = answered.get(_first_id(sample.id))
+            if known is not None and sample.content is not None and known == _digest(sample):
+                written.answered_again += 1
+            else:
+                yield from _row(f"{BEFORE}{sample.id}", sample, sample.label)
 
     def _row(identity: str, sample: Sample, label: str | None) -> Iterator[dict[str, Any]]:
         if label is None and (only_labelled or sample.content is None):
@@ -73,16 +86,44 @@ def write_training(
         content = None if sample.content is None else image_file(sample)[0]
         yield {"id": identity, "image": content, "label": label}
 
-    stream, number = rows(), 0
-    while block := list(islice(stream, FILE_IMAGES)):
+    for number, block in enumerate(_blocks(rows())):
         write_shard(folder / f"train-{number:05d}.parquet", pa.Table.from_pylist(block, schema))
-        number += 1
     if not written.images:
         raise InputError(
             "nothing to write: none of the images has an answer, and --only-labelled leaves the others out"
         )
     written.missing = list(open_ids)
     return written
+
+
+def again_text(written: Written) -> str:
+    """Returns a sentence about labels from before that new answers took the place of; empty where there are none."""
+    count = written.answered_again
+    return f"{count:,} images had a label from before and have an answer now, which counts" if count else ""
+
+
+def _blocks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    block: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        block.append(row)
+        size += len(row["image"] or b"")
+        if len(block) == FILE_IMAGES or size >= FILE_BYTES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def _digest(sample: Sample) -> bytes:
+    return hashlib.blake2b(image_file(sample)[0], digest_size=16).digest()
+
+
+def _first_id(identity: str) -> str:
+    """Returns the id that an image had before it went through rounds of training data."""
+    while identity.startswith(BEFORE):
+        identity = identity.removeprefix(BEFORE)
+    return identity
 
 
 def open_labelled(path: Path) -> Source:

@@ -15,12 +15,16 @@ from prelabel.adapters.rows import Conversion
 from prelabel.adapters.text import write_lines
 from prelabel.errors import InputError
 
+NO_FRAME = 1_000_000_000
+"""Added to the ids of images. CVAT takes an id for a frame's number where it knows no frame of the name, and would tag
+another image; with a number that no frame has it says so instead."""
+
 # What XML 1.0 has no way to write (https://www.w3.org/TR/xml/#charsets).
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def write(path: Path, conversion: Conversion) -> None:
-    """Writes one `<image>` for each row, with its size if the images are given; error rows have no tag."""
+    """Writes one `<image>` for each prediction, with its size if the images are given; error rows are left out."""
     write_lines(path, _pieces(conversion))
 
 
@@ -36,19 +40,17 @@ def _pieces(conversion: Conversion) -> Iterator[str]:
     for name in conversion.classes:
         yield f"<label><name>{_text(name)}</name><type>tag</type><attributes>{declared}</attributes></label>\n"
     yield "</labels></task></meta>\n"
-    for row, sample in conversion.items(errors=True):
+    for row, sample in conversion.items(errors=False):
         size = encoded_size_px(sample.content) if sample else None
         shape = f' width="{size[0]}" height="{size[1]}"' if size else ""
-        image = f'<image id="{row.position}" name={_quoted(image_name(row.id))}{shape}>'
-        if row.label is None:
-            yield f"{image}</image>\n"
-            continue
+        image = f'<image id="{NO_FRAME + row.position}" name={_quoted(image_name(row.id))}{shape}>'
         values = {"confidence": row.confidence, "realness": row.realness, **row.extra}
         inner = "".join(
             f"<attribute name={_quoted(name)}>{_text(str(value))}</attribute>"
             for name, value in values.items()
             if value is not None
         )
+        assert row.label is not None
         yield f'{image}<tag label={_quoted(row.label)} source="auto">{inner}</tag></image>\n'
     yield "</annotations>\n"
 

@@ -189,6 +189,8 @@ def answers_to_draw(certificate: Certificate) -> int | None:
 
 def _answers_needed_at(step: Step, certificate: Certificate) -> int | None:
     """Returns how many answers in a set would do, at the error rate that was found in it."""
+    if not step.audited:
+        return answers_needed_of(0, step.size, certificate.alpha, certificate.delta)
     if step.wrong >= certificate.alpha * step.audited:
         return None
     rate, errors = step.wrong / step.audited, 0

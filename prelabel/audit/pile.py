@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from prelabel.errors import InputError
 from prelabel.files import sha256_file
-from prelabel.table import FILE_PATTERN, read_info, read_predictions, require_pyarrow, table_info
+from prelabel.table import ordered_files, read_info, read_predictions, require_pyarrow, table_info
 
 BATCH_ROWS = 65_536
 """Rows whose probabilities are in memory at a time."""
@@ -92,8 +92,7 @@ def holds_lanes(directory: Path) -> bool:
 
 def shards(directory: Path) -> list[tuple[Path, int]]:
     """Returns the prediction files and the position of the first row of each, in the order of the input."""
-    known = [(path, read_info(path)[0].start) for path in directory.glob(FILE_PATTERN)]
-    return sorted(known, key=lambda entry: entry[1])
+    return [(path, read_info(path)[0].start) for path in ordered_files(directory)]
 
 
 def probability_batches(directory: Path) -> Iterator[tuple[int, NDArray[np.float32]]]:

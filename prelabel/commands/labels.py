@@ -10,7 +10,7 @@ from prelabel.errors import InputError
 from prelabel.files import new_directory
 from prelabel.sources import Source, open_source
 from prelabel.spreadsheets import with_lost_zeros
-from prelabel.training_data import open_labelled, write_training
+from prelabel.training_data import again_text, open_labelled, write_training
 
 HELP = """Makes training data of people's answers and the images that they are about.
 
@@ -56,6 +56,8 @@ def execute(options: Labels) -> int:
             raise InputError("no answer names a class: there is nothing to learn from")
     labels = "  ".join(f"{name} {count:,}" for name, count in sorted(written.labels.items()))
     print(f"{written.images:,} images in {options.output}, {written.labels.total():,} labelled: {labels}")
+    if text := again_text(written):
+        print(text)
     return 0
 
 

@@ -71,7 +71,9 @@ def execute(options: Push) -> int:
     """Does `prelabel push`."""
     prefix = None
     if options.images is None:
-        prefix = options.image_url_prefix or _default_prefix(options.predictions)
+        prefix = options.image_url_prefix
+        if prefix is None:
+            prefix = _default_prefix(options.predictions)
     conversion = Conversion(
         Predictions(options.predictions),
         Selection(tuple(filter(None, options.lane.split(",")))),

@@ -31,6 +31,8 @@ class Comparison:
     """By confidence."""
     calibrated_bins: list[ReliabilityBin] | None
     """By calibrated confidence, where there are lanes."""
+    of_audit: bool
+    """Whether the labels are answers of an audit."""
 
     @property
     def no_class(self) -> int:
@@ -109,4 +111,5 @@ def compare(rows: Rows, labels: Labels) -> Comparison | None:
         matrix=np.bincount(cell, minlength=classes * classes).reshape(classes, classes),
         bins=confidence_bins(rows.confidence[both], right),
         calibrated_bins=calibrated,
+        of_audit=labels.of_audit,
     )

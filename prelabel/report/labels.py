@@ -26,6 +26,8 @@ class Labels:
 
     index: NDArray[np.int32]
     """int32 [N], -2..K-1."""
+    of_audit: bool = False
+    """Whether they are answers of an audit, which decide the lanes of their own rows."""
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -41,8 +43,10 @@ def read_labels(given: str, rows: Rows) -> Labels:
         InputError: It is damaged, of another input, names an id that is not there or twice, a label that is no class,
             or holds no label.
     """
-    labels = Labels(np.full(len(rows), UNLABELLED, np.int32))
-    if given.lower().endswith(".csv"):
+    is_csv = given.lower().endswith(".csv")
+    of_audit = is_csv and _column(Path(given)) == ANSWER_COLUMN
+    labels = Labels(np.full(len(rows), UNLABELLED, np.int32), of_audit)
+    if is_csv:
         _fill_from_csv(labels, Path(given), rows)
     else:
         for row, label in _of_source(source_of(given, rows, "--labels"), len(rows)):

@@ -43,7 +43,7 @@ GOOD = Image.new("RGB", (8, 8))
 FRAMES = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green")]
 CONTENTS: dict[str, tuple[bytes, str | None]] = {
     "16bit.png": (encode(Image.fromarray(np.full((8, 8), 40_000, np.uint16))), None),
-    "animated.gif": (encode(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), "2 frames"),
+    "animated.gif": (encode(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), "more than one frame"),
     "bomb.png": (bomb(), "over the limit of 64000000 pixels: Image size ("),
     "cmyk.jpg": (encode(GOOD.convert("CMYK"), "JPEG"), None),
     "empty.png": (b"", "0 bytes"),

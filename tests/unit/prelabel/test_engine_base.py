@@ -1,13 +1,14 @@
 """Any number of images is run in a few batch sizes."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prelabel.engine_base import PADDING_SHARE, Raw, bucket_sizes, pieces, predict_in_buckets
+from prelabel.engine_base import PADDING_SHARE, Raw, bucket_sizes, pieces, predict_in_buckets, quota_cores
 from prelabel.images import ImageSpec, Pixels
 from support.engines import ECHO_BUNDLE, marked, marks_of
 
@@ -61,3 +62,24 @@ def test_each_image_gets_its_own_answer_and_padding_none(count: int) -> None:
     assert marks_of(answer) == list(range(1, count + 1))
     assert answer.probabilities.shape == (count, 2)
     assert set(sizes) <= set(buckets)
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "400000 100000"}, 4),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "5000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_a_container_s_limit_on_processor_time_counts_as_cores(
+    files: dict[str, str], cores: int | None, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert quota_cores(tmp_path) == cores

@@ -10,7 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from prelabel import training_data
+from prelabel.errors import InputError
 from prelabel.sources import open_source
+from prelabel.table import ordered_files
 from support.command_line import error_line
 from support.selections import run, tasks
 from training.dataset import load_dataset
@@ -173,6 +176,64 @@ def test_selected_and_answered_images_train(pile: Path, tmp_path: Path, capsys: 
     second = pq.read_table(tmp_path / "second").to_pylist()
     assert {row["label"] for row in second} == set(SHAPES)
     assert len(second) == 9
+
+
+def test_a_corrected_answer_takes_the_place_of_the_label_from_before(
+    pile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def labels(round_number: int, answers: str, *more: object) -> list[dict[str, object]]:
+        (tmp_path / "answers.csv").write_text(f"id,answer\n{answers}")
+        output = tmp_path / f"round-{round_number}"
+        given = ("--answers", tmp_path / "answers.csv", "--input", pile, *more)
+        assert run("labels", *given, "--only-labelled", "--output", output) == 0
+        return pq.read_table(output).to_pylist()
+
+    labels(1, "bar-01.png,beam\nbar-02.png,bar\n")
+    labels(2, "bar-03.png,bar\nbar-04.png,beam\n", "--labelled", tmp_path / "round-1")
+    capsys.readouterr()
+    rows = labels(3, "bar-01.png,bar\nbar-04.png,none of these\nbar-05.png,bar\n", "--labelled", tmp_path / "round-2")
+    assert "2 images had a label from before and have an answer now" in capsys.readouterr().out
+    found = {str(row["id"]).rsplit("/", 1)[-1]: row["label"] for row in rows}
+    assert len(rows) == len(found)
+    assert found == {f"bar-0{number}.png": "bar" for number in (1, 2, 3, 5)}
+
+
+def test_the_same_id_of_other_images_is_no_answer_again(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name in ("one", "two"):
+        np.savez(tmp_path / f"{name}.npz", images=generator.integers(0, 256, (4, 4, 4)).astype(np.uint8))
+    for name, label in (("one", "bar"), ("two", "beam")):
+        (tmp_path / "a.csv").write_text(f"id,answer\n000001,{label}\n")
+        more = ("--labelled", tmp_path / "from-one") if name == "two" else ()
+        given = ("--answers", tmp_path / "a.csv", "--input", tmp_path / f"{name}.npz", "--only-labelled", *more)
+        assert run("labels", *given, "--output", tmp_path / f"from-{name}") == 0
+    assert sorted(row["label"] for row in pq.read_table(tmp_path / "from-two").to_pylist()) == ["bar", "beam"]
+
+
+def test_training_data_is_cut_into_files_by_bytes_too(
+    pile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_data, "FILE_BYTES", 500)
+    (tmp_path / "a.csv").write_text("id,answer\nbar-01.png,bar\nbar-02.png,beam\n")
+    assert run("labels", "--answers", tmp_path / "a.csv", "--input", pile, "--output", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").glob("*.parquet"))) > 1
+    assert pq.read_table(tmp_path / "out").num_rows == 56
+
+
+def test_predictions_in_an_object_store_are_refused_where_they_are_read_from_a_disk(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="lies in an object store"):
+        ordered_files(Path("memory://bucket/predictions"))
+
+
+def test_the_working_directory_is_no_new_folder(
+    pile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert run("select", "--input", pile, "--count", 9, "--output", ".") == 2
+    assert "name a new folder in it" in capsys.readouterr().err
 
 
 def test_answers_by_numbers_whose_zeros_a_spreadsheet_took_away(tmp_path: Path) -> None:
