@@ -29,6 +29,8 @@ class Written:
     """Class -> images."""
     missing: list[str] = field(default_factory=list)
     """Ids with an answer of which there is no image."""
+    no_class: Counter[str] = field(default_factory=Counter)
+    """Answer that means no class -> images."""
     answered_again: int = 0
     """Images with a label from before that have an answer now, which counts."""
 
@@ -67,7 +69,10 @@ def write_training(
             open_ids.pop(sample.id, None)
             if labelled is not None and answer is not None and sample.content is not None:
                 answered[sample.id] = _digest(sample)
-            yield from _row(sample.id, sample, None if answer in no_class else answer)
+            if answer is not None and answer in no_class:
+                written.no_class[answer] += 1
+                answer = None
+            yield from _row(sample.id, sample, answer)
         for sample in labelled.read(0, len(labelled)) if labelled is not None else ():
             if sample.label is None:
                 continue
@@ -96,10 +101,14 @@ def write_training(
     return written
 
 
-def again_text(written: Written) -> str:
-    """Returns a sentence about labels from before that new answers took the place of; empty where there are none."""
-    count = written.answered_again
-    return f"{count:,} images had a label from before and have an answer now, which counts" if count else ""
+def notes(written: Written) -> list[str]:
+    """Returns a sentence each about labels that answers took the place of, and about answers that made no label."""
+    again = written.answered_again
+    lines = [f"{again:,} images had a label from before and have an answer now, which counts"] if again else []
+    return lines + [
+        f"{count:,} answers {name!r} say that an image is of no class and made no label (--no-class)"
+        for name, count in written.no_class.most_common()
+    ]
 
 
 def _blocks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from prelabel.audit.answers import given_answers, some
 from prelabel.audit.tasks import NONE_OF_THESE
@@ -10,7 +13,7 @@ from prelabel.errors import InputError
 from prelabel.files import new_directory
 from prelabel.sources import Source, open_source
 from prelabel.spreadsheets import with_lost_zeros
-from prelabel.training_data import again_text, open_labelled, write_training
+from prelabel.training_data import notes, open_labelled, write_training
 
 HELP = """Makes training data of people's answers and the images that they are about.
 
@@ -37,6 +40,8 @@ class Labels:
     """Images with labels from before: a folder with labelled/<class>/, or Parquet with a column `label`."""
     only_labelled: bool = False
     """Leave images without a label out; training then has no pile beyond the labelled images."""
+    no_class: Annotated[str, tyro.conf.arg(metavar="ANSWER,...")] = NONE_OF_THESE
+    """Answers that say that an image is of no class: they make no label."""
 
 
 def execute(options: Labels) -> int:
@@ -47,7 +52,8 @@ def execute(options: Labels) -> int:
         raise InputError(f"{' '.join(map(str, options.answers))}: the column `answer` is empty; fill it in first")
     labelled = None if options.labelled is None else open_labelled(options.labelled)
     with new_directory(options.output) as folder:
-        written = write_training(folder, answers, source, labelled, (NONE_OF_THESE,), options.only_labelled)
+        no_class = frozenset(options.no_class.split(","))
+        written = write_training(folder, answers, source, labelled, no_class, options.only_labelled)
         if written.missing:
             raise InputError(
                 f"{options.input} does not hold images that the answers are about: {some(written.missing)}"
@@ -56,8 +62,8 @@ def execute(options: Labels) -> int:
             raise InputError("no answer names a class: there is nothing to learn from")
     labels = "  ".join(f"{name} {count:,}" for name, count in sorted(written.labels.items()))
     print(f"{written.images:,} images in {options.output}, {written.labels.total():,} labelled: {labels}")
-    if text := again_text(written):
-        print(text)
+    for note in notes(written):
+        print(note)
     return 0
 
 

@@ -11,7 +11,7 @@ from prelabel.adapters.label_studio.pull import ANSWERS_FILE, Answers, collect, 
 from prelabel.errors import InputError
 from prelabel.files import new_directory
 from prelabel.sources import open_source
-from prelabel.training_data import Written, again_text, open_labelled, write_training
+from prelabel.training_data import Written, notes, open_labelled, write_training
 
 HELP = """Takes people's answers out of an annotation tool, as CSV and as training data for the next round.
 
@@ -103,8 +103,7 @@ def _outcomes_text(answers: Answers) -> str:
 def _written_text(written: Written, folder: Path) -> str:
     labels = "  ".join(f"{name} {count:,}" for name, count in sorted(written.labels.items()))
     lines = [f"{written.images:,} images in {folder}/train-*.parquet, {written.labels.total():,} labelled: {labels}"]
-    if text := again_text(written):
-        lines.append(text)
+    lines += notes(written)
     if written.missing:
         lines.append(
             f"{len(written.missing):,} answers are about images that --images does not hold, for example "

@@ -192,7 +192,9 @@ def test_a_corrected_answer_takes_the_place_of_the_label_from_before(
     labels(2, "bar-03.png,bar\nbar-04.png,beam\n", "--labelled", tmp_path / "round-1")
     capsys.readouterr()
     rows = labels(3, "bar-01.png,bar\nbar-04.png,none of these\nbar-05.png,bar\n", "--labelled", tmp_path / "round-2")
-    assert "2 images had a label from before and have an answer now" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "2 images had a label from before and have an answer now" in shown
+    assert "1 answers 'none of these' say that an image is of no class" in shown
     found = {str(row["id"]).rsplit("/", 1)[-1]: row["label"] for row in rows}
     assert len(rows) == len(found)
     assert found == {f"bar-0{number}.png": "bar" for number in (1, 2, 3, 5)}
