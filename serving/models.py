@@ -78,6 +78,8 @@ class Models:
         """Version -> signature and error of what could not be loaded."""
         self._retiring: dict[asyncio.Task[None], _Served] = {}
         self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
+        """What was asked for and goes on, whether or not who asked still waits."""
         self._opened = False
         """What is loaded before is told by the line that says that the server serves."""
 
@@ -149,7 +151,7 @@ class Models:
         )
 
     async def reload(self, retry_failed: bool = True) -> None:
-        """Looks at the directory and brings what is served in line with it.
+        """Looks at the directory and brings what is served in line with it, also where who asks leaves before the end.
 
         Args:
             retry_failed: Try bundles again that could not be loaded and have not changed since.
@@ -157,6 +159,12 @@ class Models:
         Raises:
             PrelabelError: The directory holds no bundle, or not the wanted versions. What was served stays served.
         """
+        task = asyncio.create_task(self._reload(retry_failed))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+        await asyncio.shield(task)
+
+    async def _reload(self, retry_failed: bool) -> None:
         async with self._reloading:
             wanted = await asyncio.to_thread(lambda: select(scan(self._root), self._config.versions))
             for bundle in wanted:
@@ -223,7 +231,7 @@ class Models:
         while True:
             await asyncio.sleep(every_s)
             try:
-                await self.reload(retry_failed=False)
+                await self._reload(retry_failed=False)
                 said = ""
             except PrelabelError as error:
                 if str(error) != said:
@@ -253,7 +261,10 @@ class Models:
             served.model.batcher.hurry()
 
     async def close(self) -> None:
-        """Answers what was accepted and lets go of every model."""
+        """Answers what was accepted and lets go of every model; a model that is being loaded comes too late."""
+        for task in self._reloads:
+            task.cancel()
+        await asyncio.gather(*self._reloads, return_exceptions=True)
         for served in self._served.values():
             await served.model.close()
         self._served = {}

@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 NICENESS = 5
 """Of the threads, on Linux: a third of the event loop's share of a core that both want."""
@@ -29,25 +29,30 @@ def give_way() -> None:
 
 
 async def in_a_thread_that_gives_way(work: Callable[[], ResultT]) -> ResultT:
-    """Returns what `work` returns, or raises what it raises, from a thread of its own."""
+    """Returns what `work` returns, or raises what it raises, from a thread of its own.
+
+    Whoever is cancelled leaves at once: the work goes on to its end, which nobody hears of.
+    """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[ResultT] = loop.create_future()
 
+    def settle(how: Callable[[Any], None], outcome: object) -> None:
+        if not result.done():  # cancelled, else
+            how(outcome)
+
     def run() -> None:
         give_way()
-        try:
-            value = work()
-        except Exception as error:
-            loop.call_soon_threadsafe(result.set_exception, error)
-        else:
-            loop.call_soon_threadsafe(result.set_result, value)
+        with contextlib.suppress(RuntimeError):  # the event loop may end before the work
+            try:
+                value = work()
+            except Exception as error:
+                loop.call_soon_threadsafe(settle, result.set_exception, error)
+            else:
+                loop.call_soon_threadsafe(settle, result.set_result, value)
 
-    thread = threading.Thread(target=run, name="load", daemon=True)
-    thread.start()
-    try:
-        return await result
-    finally:
-        thread.join()
+    # No daemon: a process that ends waits for it, since a runtime that is at work then may crash.
+    threading.Thread(target=run, name="load").start()
+    return await result
 
 
 class Workers(Generic[JobT, ResultT]):

@@ -1,13 +1,9 @@
-"""Several versions, and new ones while requests are in flight; models are real bundles, or engines that can be held."""
+"""Several versions, and new ones while requests are in flight."""
 
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -16,59 +12,18 @@ import pytest
 from conftest import tiny_images, write_tiny_bundle
 
 from prelabel.bundle import BUNDLE_FILE, MODEL_FILE, load_bundle
-from prelabel.engine import Engine, load_engine
+from prelabel.engine import Engine
 from prelabel.errors import BundleError, InputError
 from prelabel.v1 import admin_pb2 as admin_pb
 from prelabel.v1 import prelabel_pb2 as pb
-from prelabel.v1.admin_pb2_grpc import AdminServiceStub
-from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceStub
 from serving.config import Config
 from serving.models import Models
-from serving.server import Server
-
-TENSOR = pb.ImageTensor(shape=(1, 8, 8, 1), dtype=pb.DATA_TYPE_UINT8, data=tiny_images([230]).tobytes())
-
-TOKEN = "the-token-of-operators"
-StubT = TypeVar("StubT")
-
-
-def load(directory: Path) -> Engine:
-    return load_engine(directory, "cpu", threads=1)
+from support.versions import DRAINING, FAILED, SERVING, TENSOR, TOKEN, listed, load, serving
 
 
 @pytest.fixture(autouse=True)
 def _admin_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only tokens with the role admin reach the AdminService."""
     monkeypatch.setenv("PRELABEL_TOKENS", f"ops:{TOKEN}:admin")
-
-
-def authorised(stub: StubT) -> StubT:
-    """The same stub, whose calls show the token."""
-    for name, method in vars(stub).items():
-        setattr(stub, name, partial(method, metadata=(("authorization", f"Bearer {TOKEN}"),)))
-    return stub
-
-
-@asynccontextmanager
-async def serving(
-    root: Path, load: Callable[[Path], Engine] = load, **options: object
-) -> AsyncIterator[tuple[PrelabelServiceStub, AdminServiceStub]]:
-    config = Config(root, port=0, **{"instances": 1, "reload_every_s": 0.0, **options})
-    models = Models(root, load, config)
-    await models.open()
-    server = Server(models, config)
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        yield authorised(PrelabelServiceStub(channel)), authorised(AdminServiceStub(channel))
-    await server.stop()
-
-
-async def listed(admin: AdminServiceStub) -> dict[str, tuple[int, bool]]:
-    answer = await admin.ListModels(admin_pb.ListModelsRequest())
-    return {model.version: (model.state, model.is_default) for model in answer.models}
-
-
-SERVING, DRAINING, FAILED = admin_pb.MODEL_STATE_SERVING, admin_pb.MODEL_STATE_DRAINING, admin_pb.MODEL_STATE_FAILED
 
 
 async def test_versions_are_served_side_by_side_and_answers_name_their_model(tmp_path: Path) -> None:

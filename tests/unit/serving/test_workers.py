@@ -46,6 +46,50 @@ async def test_work_in_a_thread_of_its_own_returns_or_raises() -> None:
         await in_a_thread_that_gives_way(lambda: 1 // 0)
 
 
+@pytest.mark.parametrize("failing", [False, True])
+async def test_who_is_cancelled_does_not_wait_for_the_work_and_hears_nothing_more_of_it(failing: bool) -> None:
+    begun, gate, errors = threading.Event(), threading.Event(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+
+    def work() -> None:
+        begun.set()
+        assert gate.wait(10), "the event loop waited for the work"
+        if failing:
+            raise ValueError("too late")
+
+    waiting = asyncio.create_task(in_a_thread_that_gives_way(work))
+    assert await asyncio.to_thread(begun.wait, 10)
+    (thread,) = [one for one in threading.enumerate() if one.name == "load"]
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not gate.is_set()
+    gate.set()
+    await asyncio.to_thread(thread.join)
+    await asyncio.sleep(0)
+    assert errors == []
+
+
+def test_work_may_end_after_the_event_loop() -> None:
+    """An exception in the thread would fail the test."""
+    begun, gate = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def work() -> None:
+        threads.append(threading.current_thread())
+        begun.set()
+        assert gate.wait(10), "the end of the event loop waited for the work"
+
+    async def leave() -> None:
+        waiting = asyncio.create_task(in_a_thread_that_gives_way(work))
+        assert await asyncio.to_thread(begun.wait, 10)
+        waiting.cancel()
+
+    asyncio.run(leave())
+    gate.set()
+    threads[0].join()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
 async def test_threads_give_way_to_the_event_loop_and_so_do_those_that_they_start() -> None:
     def niceness() -> int:

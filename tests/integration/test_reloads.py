@@ -1,0 +1,56 @@
+"""Models that are loaded and replaced while the server answers: who waits, who answers, what is left."""
+
+import asyncio
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import write_tiny_bundle
+
+from prelabel.v1 import admin_pb2 as admin_pb
+from prelabel.v1 import prelabel_pb2 as pb
+from support.versions import TENSOR, TOKEN, HeldLoad, serving
+
+
+@pytest.fixture(autouse=True)
+def _admin_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRELABEL_TOKENS", f"ops:{TOKEN}:admin")
+
+
+async def test_a_reload_goes_on_without_who_asked_for_it_and_holds_nobody_up(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "1")
+    held = HeldLoad("2")
+    async with serving(tmp_path, held) as (stub, admin):
+        write_tiny_bundle(tmp_path / "2")
+        reload = admin.Reload(admin_pb.ReloadRequest())
+        assert await asyncio.to_thread(held.begun.wait, 10)
+        reload.cancel()
+        assert (await stub.GetModel(pb.GetModelRequest())).model_version == "1"
+        assert len((await stub.Predict(pb.PredictRequest(tensor=TENSOR))).realness) == 1
+        held.gate.set()
+        # Whoever asks next waits for it.
+        answer = await admin.Reload(admin_pb.ReloadRequest())
+        assert [model.version for model in answer.models if model.is_default] == ["2"]
+    assert held.loads == ["1", "2"]
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["watched", "asked"])
+async def test_a_server_stops_while_a_model_is_loaded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, asked: bool
+) -> None:
+    write_tiny_bundle(tmp_path / "1")
+    held = HeldLoad("2")
+    async with serving(tmp_path, held, reload_every_s=0.0 if asked else 0.01) as (stub, admin):
+        write_tiny_bundle(tmp_path / "2")
+        if asked:
+            reload = admin.Reload(admin_pb.ReloadRequest())
+        assert await asyncio.to_thread(held.begun.wait, 10)
+        if asked:
+            reload.cancel()
+        assert (await stub.GetModel(pb.GetModelRequest())).model_version == "1"
+    (thread,) = [one for one in threading.enumerate() if one.name == "load"]
+    held.gate.set()
+    await asyncio.to_thread(thread.join)
+    await asyncio.sleep(0)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
