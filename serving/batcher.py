@@ -7,6 +7,7 @@ is little to do.
 
 import asyncio
 import math
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -122,6 +123,8 @@ class Batcher:
             self._observer.request_left(request.arrived_at_s, request.priority, request.runs)
             if self._closing.is_set():
                 self._form_soon()
+            # What failed knows this frame, and the request what failed: a circle that would keep its images.
+            del request
 
     @property
     def limits(self) -> BatchLimits:
@@ -144,11 +147,14 @@ class Batcher:
         self._form_soon()
 
     async def close(self) -> None:
-        """Takes no new requests and returns when every accepted one is answered."""
+        """Takes no new requests, returns when every accepted one is answered, and lets go of the engine."""
         self._closing.set()
         self.hurry()
         await self._settled.wait()
         self._workers.close()
+        # The workers know this batcher: a circle, in which the model that was loaded first would stay for ever, out of
+        # the garbage collector's sight (`serving.process.spare_the_collector`).
+        del self._workers, self._engine
 
     def _form_soon(self) -> None:
         if not self._soon:
@@ -158,6 +164,8 @@ class Batcher:
     def _form_batches(self) -> None:
         """Gives the free threads what is due: enough rows, rows without company, or rows that waited long enough."""
         self._soon = False
+        if self._settled.is_set():
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -195,6 +203,8 @@ class Batcher:
         """Gives the callers their rows; whatever an engine raises concerns the requests of its batch and no other."""
         self._observer.batch_ran(batch.run)
         if isinstance(result, Exception):
+            # The same of the frames in the thread, which hold the engine and the whole batch; where it failed, stays.
+            traceback.clear_frames(result.__traceback__)
             for piece in batch.slices:
                 failure = RemoteError(f"inference failed: {type(result).__name__}")
                 failure.__cause__ = result

@@ -100,6 +100,7 @@ class Workers(Generic[JobT, ResultT]):
             except Exception as error:  # whatever the work raises is the job's result
                 result = error
             self._loop.call_soon_threadsafe(self._finish, job, result)
+            del job, result  # a thread that waits for the next job keeps nothing of the last one alive
 
     def _finish(self, job: JobT, result: ResultT | Exception) -> None:
         self.free += 1

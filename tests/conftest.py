@@ -1,5 +1,7 @@
 """Fixtures that several test folders share."""
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,14 @@ def write_tiny_bundle(directory: Path, name: str = "tiny") -> Path:
     )
     (directory / BUNDLE_FILE).write_text(bundle.to_json())
     return directory
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is freed in the test is freed by its last reference."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,16 @@
 import asyncio
 import logging
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
 from conftest import write_tiny_bundle
 
+from prelabel.engine import Engine, RuntimeChoice, load_engine
 from prelabel.v1 import admin_pb2 as admin_pb
 from prelabel.v1 import prelabel_pb2 as pb
-from support.versions import TENSOR, TOKEN, HeldLoad, serving
+from support.versions import TENSOR, TOKEN, HeldLoad, listed, serving
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +56,26 @@ async def test_a_server_stops_while_a_model_is_loaded(
     await asyncio.to_thread(thread.join)
     await asyncio.sleep(0)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+async def test_a_replaced_model_leaves_memory(tmp_path: Path, runtime: RuntimeChoice) -> None:
+    """Without the garbage collector, which does not look at what was loaded before the server served."""
+    engines: list[weakref.ref[Engine]] = []
+
+    def noted(directory: Path) -> Engine:
+        engine = load_engine(directory, "cpu", threads=1, runtime=runtime, precision="float32")
+        engines.append(weakref.ref(engine))
+        return engine
+
+    write_tiny_bundle(tmp_path / "1")
+    async with serving(tmp_path, noted, metrics_port=0) as (stub, admin):
+        await stub.Predict(pb.PredictRequest(tensor=TENSOR))
+        write_tiny_bundle(tmp_path / "2", "new")
+        await admin.Reload(admin_pb.ReloadRequest())
+        while len(await listed(admin)) == 2:
+            await asyncio.sleep(0)
+        await stub.Predict(pb.PredictRequest(tensor=TENSOR))
+        assert [engine() is None for engine in engines] == [True, False]
+    assert engines[1]() is None

@@ -1,4 +1,6 @@
 import asyncio
+import contextlib
+import weakref
 
 import numpy as np
 import pytest
@@ -179,6 +181,23 @@ async def test_close_answers_everything_accepted_and_takes_nothing_new() -> None
     engine.gate.set()
     assert [marks_of(answer) for answer in await asyncio.gather(*calls)] == requests
     await closing
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_a_closed_batcher_lets_go_of_its_engine() -> None:
+    """The garbage collector does not look at what a server made before it served."""
+    engine = EchoEngine(broken=frozenset({7}))
+    batcher = Batcher(engine, limits())
+    assert marks_of(await batcher.predict(marked([1, 2]))) == [1, 2]
+    with contextlib.suppress(RemoteError):
+        await batcher.predict(marked([7]))
+    last = asyncio.create_task(batcher.predict(marked([3])))
+    await entered(engine)
+    await batcher.close()
+    assert marks_of(await last) == [3]
+    freed = weakref.ref(engine)
+    del engine
+    assert freed() is None
 
 
 async def test_an_engine_that_answers_another_number_of_rows_is_an_error() -> None:

@@ -2,6 +2,7 @@ import asyncio
 import os
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -38,6 +39,28 @@ async def test_jobs_come_back_in_the_event_loop_with_their_results_or_errors() -
     assert isinstance(results.pop(3), ValueError)
     assert results == {0: 0, 1: 10, 2: 20, 4: 40}
     assert threads <= {"test-0", "test-1"}
+
+
+async def test_an_idle_thread_keeps_neither_its_last_job_nor_the_result() -> None:
+    class Thing:
+        def __init__(self) -> None:
+            self.freed = threading.Event()
+            weakref.finalize(self, self.freed.set)
+
+    freed: list[threading.Event] = []
+
+    def work(job: Thing) -> Thing:
+        result = Thing()
+        freed.extend([job.freed, result.freed])
+        return result
+
+    done = asyncio.Event()
+    workers = Workers(1, work, lambda job, result: done.set(), "test")
+    workers.give(Thing())
+    await done.wait()
+    for event in freed:
+        assert await asyncio.to_thread(event.wait, 10)
+    workers.close()
 
 
 async def test_work_in_a_thread_of_its_own_returns_or_raises() -> None:
