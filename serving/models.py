@@ -167,15 +167,17 @@ class Models:
     async def _reload(self, retry_failed: bool) -> None:
         async with self._reloading:
             wanted = await asyncio.to_thread(lambda: select(scan(self._root), self._config.versions))
-            for bundle in wanted:
+            names = [bundle.version for bundle in wanted]
+            # The latest first: requests that name no version must not get an older one while the rest is loaded.
+            for bundle in reversed(wanted):
                 served = self._served.get(bundle.version)
                 failed = self._failed.get(bundle.version)
                 if served is not None and served.signature == bundle.signature:
                     self._failed.pop(bundle.version, None)
                 elif retry_failed or failed is None or failed[0] != bundle.signature:
                     await self._load_one(bundle)
-            names = [bundle.version for bundle in wanted]
-            self._failed = {name: failed for name, failed in self._failed.items() if name in names}
+                    self._served = {name: self._served[name] for name in self._in_order(names)}
+            self._failed = {name: self._failed[name] for name in names if name in self._failed}
             # A version that is wanted no longer goes when the wanted ones are there to answer.
             for name in [name for name in self._served if name not in names and not self._failed]:
                 self._retire(self._served.pop(name))

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import queue
 import threading
 import weakref
 from pathlib import Path
@@ -12,7 +13,7 @@ from conftest import write_tiny_bundle
 from prelabel.engine import Engine, RuntimeChoice, load_engine
 from prelabel.v1 import admin_pb2 as admin_pb
 from prelabel.v1 import prelabel_pb2 as pb
-from support.versions import TENSOR, TOKEN, HeldLoad, listed, serving
+from support.versions import SERVING, TENSOR, TOKEN, HeldLoad, listed, load, serving
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +57,35 @@ async def test_a_server_stops_while_a_model_is_loaded(
     await asyncio.to_thread(thread.join)
     await asyncio.sleep(0)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_no_older_version_answers_while_several_are_loaded(tmp_path: Path) -> None:
+    begun: queue.SimpleQueue[str] = queue.SimpleQueue()
+    go = threading.Semaphore(0)
+
+    def held(directory: Path) -> Engine:
+        begun.put(directory.name)
+        assert go.acquire(timeout=10)
+        return load(directory)
+
+    for name in ("1", "2"):
+        write_tiny_bundle(tmp_path / "models" / name, "old")
+    go.release(2)
+    async with serving(tmp_path / "models", held, versions="all") as (stub, admin):
+        for name in ("1", "2"):
+            (tmp_path / "models" / name).rename(tmp_path / name)
+        for name in ("1", "2", "3"):
+            write_tiny_bundle(tmp_path / "models" / name, "new")
+        begun.get(), begun.get()
+        reload = admin.Reload(admin_pb.ReloadRequest())
+        answered_by = []
+        for _ in range(3):
+            await asyncio.to_thread(begun.get, timeout=10)
+            answered_by.append((await stub.GetModel(pb.GetModelRequest())).model_version)
+            go.release()
+        await reload
+        assert answered_by == ["2", "3", "3"]
+        assert await listed(admin) == {"1": (SERVING, False), "2": (SERVING, False), "3": (SERVING, True)}
 
 
 @pytest.mark.usefixtures("no_collector")
