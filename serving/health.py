@@ -15,6 +15,9 @@ from prelabel.connection import TlsOptions
 from prelabel.errors import PrelabelError
 from serving.service import SERVICE
 
+LONGEST_NAME = 256
+"""Characters of a service's name; of longer ones nothing is repeated, for a health check needs no token."""
+
 _Status = health_pb2.HealthCheckResponse
 
 
@@ -42,7 +45,9 @@ class Health:
     async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Answers for one service; NOT_FOUND for a name that is not served here."""
         if request.service not in self._services:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service!r} here")
+            name = request.service
+            asked = f"service {name[:80]!r}" if len(name) <= LONGEST_NAME else f"service of {len(name)} characters"
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no {asked} here")
         return self._status()
 
     async def List(self, request: Any, context: Any) -> Any:  # noqa: N802

@@ -175,6 +175,23 @@ def test_health(server: RunningServer) -> None:
         assert set(stub.List(health_pb2.HealthListRequest()).statuses) == {"", SERVICE, OPEN_INFERENCE}
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x" * 256, f"no service '{'x' * 80}' here"),
+        ("\U0010ffff" * 256, r"no service '\U0010ffff\U0010ffff"),
+        ("x" * 1_000_000, "no service of 1000000 characters here"),
+    ],
+    ids=["long", "escaped", "huge"],
+)
+def test_a_health_check_repeats_little_of_what_it_was_asked(server: RunningServer, name: str, said: str) -> None:
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert caught.value.details().startswith(said)
+    assert len(caught.value.details()) < 1000
+
+
 def test_the_health_command(server: RunningServer) -> None:
     def check(address: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "serving.health", "--address", address]
