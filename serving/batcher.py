@@ -98,6 +98,7 @@ class Batcher:
             priority: Who waits: a person, or a program that works through a pile.
 
         Raises:
+            InputError: The request is larger than the whole queue.
             OverloadedError: The queue is full.
             RemoteError: The engine failed on a batch with rows of this request.
             ServerUnavailableError: The batcher is closed.

@@ -40,12 +40,13 @@ class Model:
 
     @functools.cached_property
     def max_request_images(self) -> int:
-        """Images of the largest request that fits a message, its answer included."""
-        bundle = self.engine.bundle
+        """Images of the largest request that fits the queue and a message, its answer included."""
+        bundle, queue = self.engine.bundle, self.batcher.limits
+        image_bytes = math.prod(bundle.input.shape)
         # Per image an answer has K probabilities and three numbers of at most 5 bytes, at worst an error message.
         answer_bytes = 4 * len(bundle.classes) + 512
-        image_bytes = max(math.prod(bundle.input.shape), answer_bytes)
-        return min(MAX_REQUEST_IMAGES, (self.max_message_bytes - _MESSAGE_RESERVE_BYTES) // image_bytes)
+        message = (self.max_message_bytes - _MESSAGE_RESERVE_BYTES) // max(image_bytes, answer_bytes)
+        return min(MAX_REQUEST_IMAGES, message, queue.max_queue_images, queue.max_queue_bytes // image_bytes)
 
     async def predict(
         self, images: Pixels, errors: dict[int, str], total: int, timeout_s: float | None, priority: Priority
@@ -77,7 +78,7 @@ def start_model(engine: Engine, config: Config, version: str = "", observer: Bat
     """Starts what answers for an engine; must be called in the running event loop.
 
     Raises:
-        InputError: One image of the model does not fit a message.
+        InputError: One image of the model does not fit a message, or the queue.
     """
     gpus = len(engine.gpus)
     limits = BatchLimits(
@@ -92,6 +93,7 @@ def start_model(engine: Engine, config: Config, version: str = "", observer: Bat
     model = Model(engine, Batcher(engine, limits, observer), decoder, config.max_message_mib << 20, version)
     if model.max_request_images < 1:
         raise InputError(
-            f"one image {engine.bundle.input.shape} does not fit a message of {model.max_message_bytes} bytes"
+            f"one image {engine.bundle.input.shape} does not fit a message of {model.max_message_bytes} bytes "
+            f"(--max-message-mib), or the queue of {limits.max_queue_bytes} bytes (--max-queue-mib)"
         )
     return model

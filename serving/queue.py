@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from prelabel.errors import OverloadedError
+from prelabel.errors import InputError, OverloadedError
 from prelabel.images import Pixels
 from prelabel.predictions import PredictionBatch, Priority
 from serving.observer import BatchRun
@@ -122,8 +122,14 @@ class RequestQueue:
         """Accepts a request.
 
         Raises:
-            OverloadedError: It would exceed a limit.
+            InputError: It would exceed a limit of the empty queue.
+            OverloadedError: It would exceed a limit now.
         """
+        if _exceeds(0, 0, request, self._max_images, self._max_bytes):
+            raise InputError(
+                f"a request of {len(request.images)} images, {request.images.nbytes} bytes never fits the server's "
+                f"queue (limits {self._max_images} images, {self._max_bytes} bytes): send smaller requests"
+            )
         own = self._classes[request.priority]
         images, size_bytes = (
             sum(values) for values in zip(*(c.unanswered for c in self._classes.values()), strict=True)

@@ -224,14 +224,19 @@ async def test_callers_over_their_rate_are_told_apart_from_a_full_queue() -> Non
     engine = EchoEngine()
     options = {"rate_limit_images_per_s": 1e-6, "rate_limit_burst_images": 5, "max_queue_images": 2}
     async with serving(engine, **options) as (server, stub):
-        assert await fails(stub.Predict(request([1, 2, 3]))) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        engine.gate.clear()
+        accepted = stub.Predict(request([1, 2]))
+        await entered(engine)
+        assert await fails(stub.Predict(request([3, 4]))) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        engine.gate.set()
+        await accepted
         samples = await until(server, lambda read: read['prelabel_rejections_total{cause="queue_full"}'] == 1)
         assert samples['prelabel_rejections_total{cause="rate_limited"}'] == 0
-        limited = stub.Predict(request([1, 2, 3]), metadata=(("x-request-id", "r"),))
+        limited = stub.Predict(request([5, 6]), metadata=(("x-request-id", "r"),))
         assert await fails(limited) is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert dict(await limited.trailing_metadata())["x-request-id"] == "r"
         with pytest.raises(grpc.aio.AioRpcError):
-            await stub.PredictStream(iter([request([1, 2, 3])])).read()
+            await stub.PredictStream(iter([request([7, 8])])).read()
         samples = await until(server, lambda read: read['prelabel_rejections_total{cause="rate_limited"}'] == 2)
     assert samples['prelabel_rejections_total{cause="queue_full"}'] == 1
 

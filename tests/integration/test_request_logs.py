@@ -14,7 +14,7 @@ from prelabel.client import PUSHBACK_KEY
 from prelabel.v1 import prelabel_pb2 as pb
 from serving.logs import JsonFormatter
 from serving.requests import Observer, RequestRecord, Rpc
-from support.engines import ECHO_BUNDLE, EchoEngine
+from support.engines import ECHO_BUNDLE, EchoEngine, entered
 from support.inside import request
 from support.scrape import serving
 
@@ -65,8 +65,14 @@ async def test_a_full_server_gives_the_request_id_beside_the_time_to_come_back()
     engine = EchoEngine()
     async with serving(engine, max_queue_images=2) as (_, stub):
         await stub.Predict(request([1, 2]))  # the server learns its speed
+        await entered(engine)
+        engine.gate.clear()
+        accepted = stub.Predict(request([3]))
+        await entered(engine)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.Predict(request([1, 2, 3]), metadata=(("x-request-id", "r"),))
+            await stub.Predict(request([4, 5]), metadata=(("x-request-id", "r"),))
+        engine.gate.set()
+        await accepted
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     trailing = dict(caught.value.trailing_metadata())
     assert trailing["x-request-id"] == "r"

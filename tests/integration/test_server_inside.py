@@ -70,6 +70,17 @@ async def test_a_full_queue_is_resource_exhausted() -> None:
         assert list((await accepted).realness) == [1, 2, 3]
 
 
+async def test_what_the_queue_can_never_hold_is_invalid_and_the_announced_number_is_accepted() -> None:
+    async with serving_inside(EchoEngine(), max_queue_images=4) as (_, channel):
+        stub = PrelabelServiceStub(channel)
+        largest = (await stub.GetModel(pb.GetModelRequest())).max_request_images
+        assert largest == 4
+        assert list((await stub.Predict(request(range(largest)))).realness) == list(range(largest))
+        with pytest.raises(grpc.aio.AioRpcError, match="5 images: 1 to 4 wanted") as caught:
+            await stub.Predict(request(range(largest + 1)))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_a_full_server_says_when_to_come_back_and_the_client_does() -> None:
     engine = EchoEngine()
     async with serving_inside(engine, max_queue_images=4) as (server, channel):

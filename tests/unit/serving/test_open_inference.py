@@ -13,11 +13,14 @@ from serving.model import Model
 from serving.models import Models, Status
 from serving.open_inference import OpenInferenceService, count_inputs
 from serving.requests import Requests
+from support.batchers import limits
 from support.engines import EchoEngine, marked
 
 
 class Recorder:
     """Stands in for the batcher and notes who waits and how long."""
+
+    limits = limits()
 
     def __init__(self) -> None:
         self.priorities: list[Priority] = []

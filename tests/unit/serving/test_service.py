@@ -4,28 +4,35 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prelabel.errors import InputError
 from prelabel.images import ImageSpec, Pixels
 from prelabel.predictions import PredictionBatch, Priority
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.wire import MAX_MESSAGE_BYTES
-from serving.batcher import Batcher
+from serving.batcher import Batcher, BatchLimits
 from serving.decoder import Decoder
-from serving.model import Model
+from serving.model import MAX_REQUEST_IMAGES, Model
 from serving.models import Models
+from serving.queue import Request, RequestQueue
 from serving.requests import Requests
 from serving.service import PrelabelService
+from support.batchers import limits
 from support.engines import ECHO_BUNDLE, EchoEngine, marked
 
-UNUSED = (cast(Batcher, None), cast(Decoder, None))
+UNUSED = cast(Decoder, None)
+ROOMY = limits(images=65536, size_bytes=512 << 20)
 
 
-def limit(spec: ImageSpec, classes: int) -> int:
+def limit(spec: ImageSpec, classes: int, queue: BatchLimits = ROOMY) -> int:
     names = tuple(f"class {i}" for i in range(classes))
     bundle = dataclasses.replace(ECHO_BUNDLE, input=spec, classes=names)
-    return Model(EchoEngine(bundle), *UNUSED).max_request_images
+    batcher = cast(Batcher, SimpleNamespace(limits=queue))
+    return Model(EchoEngine(bundle), batcher, UNUSED).max_request_images
 
 
 @pytest.mark.parametrize(
@@ -55,8 +62,31 @@ def test_small_images_are_limited_by_number_and_huge_ones_do_not_fit() -> None:
     assert limit(ImageSpec(8000, 8000, 3), 10) == 0
 
 
+@given(
+    images=st.integers(1, 6000),
+    size_bytes=st.integers(1, 1 << 22),
+    spec=st.builds(ImageSpec, st.integers(1, 64), st.integers(1, 64), st.sampled_from([1, 3])),
+)
+def test_the_largest_request_fits_the_queue_and_one_image_more_fits_nothing(
+    images: int, size_bytes: int, spec: ImageSpec
+) -> None:
+    count = limit(spec, 2, limits(images=images, size_bytes=size_bytes))
+
+    def add(count: int) -> None:
+        pixels = np.empty((count, *spec.shape), np.uint8)
+        RequestQueue(images, size_bytes).add(Request(pixels, cast(Any, None), 0.0, 1.0))
+
+    if count:
+        add(count)
+    if count < MAX_REQUEST_IMAGES:
+        with pytest.raises(InputError, match="never fits"):
+            add(count + 1)
+
+
 class PriorityRecorder:
     """Stands in for the batcher and notes who waits."""
+
+    limits = ROOMY
 
     def __init__(self) -> None:
         self.priorities: list[Priority] = []
@@ -75,7 +105,7 @@ class NoDeadline:
 
 async def test_single_requests_are_interactive_and_streams_bulk_unless_they_say_otherwise() -> None:
     recorder = PriorityRecorder()
-    model = Model(EchoEngine(), cast(Batcher, recorder), cast(Decoder, None))
+    model = Model(EchoEngine(), cast(Batcher, recorder), UNUSED)
     models = SimpleNamespace(lease=lambda version: contextlib.nullcontext(model), requests=Requests())
     service = PrelabelService(cast(Models, models))
 
