@@ -1,7 +1,6 @@
 """Every reduced precision of a model: made, judged by the engine that would run it, kept or refused."""
 
 import logging
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,23 +51,22 @@ def make_variants(
     """
     images = read_gate_images(data, spec)
     expected = run_keras(discriminator, images.held_out)
-    with tempfile.TemporaryDirectory() as folder:
-        bench = _Bench(Path(folder), images, expected, spec, classes)
-        figures = [bench.judge(model, Way("cpu", "openvino", "bfloat16"), HINT)]
-        files: dict[str, bytes] = {}
-        for recipe in INT8_RECIPES:
-            graph = to_int8(model, recipe, images.calibration)
-            runtimes: tuple[Runtime, ...] = ("openvino", "onnxruntime")
-            tried = [bench.judge(graph, Way("cpu", runtime, "int8"), recipe.name) for runtime in runtimes]
-            figures += tried
-            if any(one.passed for one in tried):
-                files[VARIANT_FILES["int8"]] = graph.SerializeToString()
-                break
-        half = to_float16(model)
-        # Its numbers are those of a GPU; its speed is not, so nothing but a GPU runs it.
-        figures.append(bench.judge(half, Way("cpu", "onnxruntime", "float16"), HALF))
-        if figures[-1].passed:
-            files[VARIANT_FILES["float16"]] = half.SerializeToString()
+    bench = _Bench(images, expected, spec, classes)
+    figures = [bench.judge(model, Way("cpu", "openvino", "bfloat16"), HINT)]
+    files: dict[str, bytes] = {}
+    for recipe in INT8_RECIPES:
+        graph = to_int8(model, recipe, images.calibration)
+        runtimes: tuple[Runtime, ...] = ("openvino", "onnxruntime")
+        tried = [bench.judge(graph, Way("cpu", runtime, "int8"), recipe.name) for runtime in runtimes]
+        figures += tried
+        if any(one.passed for one in tried):
+            files[VARIANT_FILES["int8"]] = graph.SerializeToString()
+            break
+    half = to_float16(model)
+    # Its numbers are those of a GPU; its speed is not, so nothing but a GPU runs it.
+    figures.append(bench.judge(half, Way("cpu", "onnxruntime", "float16"), HALF))
+    if figures[-1].passed:
+        files[VARIANT_FILES["float16"]] = half.SerializeToString()
     return Variants(tuple(figures), files)
 
 
@@ -76,7 +74,6 @@ def make_variants(
 class _Bench:
     """Where variants are run as a server would."""
 
-    folder: Path
     images: GateImages
     expected: Outputs
     spec: ImageSpec
@@ -84,15 +81,12 @@ class _Bench:
 
     def judge(self, graph: onnx.ModelProto, way: Way, recipe: str) -> PrecisionFigures:
         name = VARIANT_FILES.get(way.precision, MODEL_FILE)
-        (self.folder / name).write_bytes(graph.SerializeToString())
         unverified = Bundle("", self.classes, self.spec, OPSET, Parity(0, 0, 0.0, 0, 0.0), {}, {name: ""})
         settings = Settings(threads=1, callers=1, buckets=bucket_sizes(unverified, 256))
         try:
-            engine = load(way, unverified, self.folder, settings)
+            engine = load(way, unverified, graph.SerializeToString(), settings)
         except DeviceError as error:
-            # The folder has another name each time, and the same run should become the same bundle.
-            reason = f"not run: {error}".replace(str(self.folder), "")
-            return PrecisionFigures(way.precision, way.runtime, recipe, False, reason)
+            return PrecisionFigures(way.precision, way.runtime, recipe, False, f"not run: {error}")
         answers = engine.predict(self.images.held_out)
         got = Outputs(answers.probabilities, answers.realness)
         return judge(way.precision, way.runtime, recipe, self.expected, got, self.images.held_out_from)

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -101,6 +102,46 @@ def load_bundle(directory: Path) -> Bundle:
     Raises:
         BundleError: The directory is no bundle, a file is missing, or something changed since it was made.
     """
+    return read_bundle(directory, lambda _: ())[0]
+
+
+def read_bundle(directory: Path, wanted: Callable[[Bundle], Collection[str]]) -> tuple[Bundle, dict[str, bytes]]:
+    """Reads a bundle as `load_bundle` does, and keeps what some of its files hold.
+
+    Each file is read once: what is returned are the bytes that were verified, also where another bundle takes the
+    directory's place meanwhile.
+
+    Args:
+        directory: The bundle.
+        wanted: Returns the names of the files whose bytes are kept; what it raises ends the reading.
+
+    Returns:
+        The bundle; and file name -> bytes of the wanted files.
+
+    Raises:
+        BundleError: See `load_bundle`.
+    """
+    bundle = _described(directory)
+    names = wanted(bundle)
+    contents: dict[str, bytes] = {}
+    for name, digest in bundle.files.items():
+        file = directory / name
+        if not file.is_file():
+            raise BundleError(f"{directory} is incomplete: {name} is missing; export the model again")
+        if name in names:
+            contents[name] = file.read_bytes()
+            found = hashlib.sha256(contents[name]).hexdigest()
+        else:
+            found = sha256_file(file)
+        if found != digest:
+            raise BundleError(
+                f"{file} was changed after export (its SHA-256 is not the bundle's): export the model again"
+            )
+    return bundle, contents
+
+
+def _described(directory: Path) -> Bundle:
+    """Reads `bundle.json`, whose `model_id` must be that of its content."""
     path = directory / BUNDLE_FILE
     try:
         content = json.loads(path.read_bytes())
@@ -118,14 +159,6 @@ def load_bundle(directory: Path) -> Bundle:
         raise BundleError(f"{path} is damaged ({type(error).__name__}: {error}): export the model again") from None
     if bundle.model_id != claimed_id:
         raise BundleError(f"{path} was changed after export (model_id {claimed_id}, content {bundle.model_id})")
-    for name, digest in bundle.files.items():
-        file = directory / name
-        if not file.is_file():
-            raise BundleError(f"{directory} is incomplete: {name} is missing; export the model again")
-        if sha256_file(file) != digest:
-            raise BundleError(
-                f"{file} was changed after export (its SHA-256 is not the bundle's): export the model again"
-            )
     return bundle
 
 

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from prelabel.bundle import load_bundle
+from prelabel.bundle import Bundle, read_bundle
 from prelabel.engine_base import (
     GPU_CALLERS,
     Engine,
@@ -87,7 +87,11 @@ def load_engine(
             raise InputError(f"{name} is {value}: 0 (automatic) or more wanted")
     if max_batch_size < 1:
         raise InputError(f"max_batch_size is {max_batch_size}: at least 1 wanted")
-    bundle = load_bundle(directory)
+
+    def graphs_of(bundle: Bundle) -> set[str]:
+        return {bundle.file_of(way.precision) for way in allowed_ways(bundle, device, runtime, precision)}
+
+    bundle, graphs = read_bundle(directory, graphs_of)
     ways = allowed_ways(bundle, device, runtime, precision)
     buckets = bucket_sizes(bundle, max_batch_size)
     kinds = dict.fromkeys(way.device for way in ways)
@@ -98,7 +102,7 @@ def load_engine(
         calls = callers if some[0].device == "cuda" else callers or parallel_calls(threads, processes=processes)
         settings = Settings(threads, calls, buckets, gpus, tensorrt, cuda_graphs)
         try:
-            engine = load_fastest(some, bundle, directory, settings, measure)
+            engine = load_fastest(some, bundle, graphs, settings, measure)
         except DeviceError as error:
             if some is tries[-1][0]:
                 raise
@@ -107,6 +111,7 @@ def load_engine(
             if some == [before]:
                 logger.info("engine: %s, as before", engine.execution_provider)
             break
+    del graphs  # the runtimes have what they need of them, and warming up takes memory of its own
     warm_up(engine, buckets, callers or parallel_calls(threads, gpus=len(engine.gpus), processes=processes))
     return engine
 

@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -85,8 +84,17 @@ def allowed_ways(bundle: Bundle, device: Device, runtime: RuntimeChoice, precisi
     return allowed
 
 
-def load_fastest(ways: Sequence[Way], bundle: Bundle, directory: Path, settings: Settings, measure: Measure) -> Engine:
+def load_fastest(
+    ways: Sequence[Way], bundle: Bundle, graphs: Mapping[str, bytes], settings: Settings, measure: Measure
+) -> Engine:
     """Loads what works of `ways`, times it where there is a choice, and returns the fastest; says which and why.
+
+    Args:
+        ways: What to try.
+        bundle: The bundle.
+        graphs: File name -> bytes of the graphs that `ways` run.
+        settings: See there.
+        measure: Decides what is fastest.
 
     Raises:
         DeviceError: Nothing works here.
@@ -95,7 +103,7 @@ def load_fastest(ways: Sequence[Way], bundle: Bundle, directory: Path, settings:
     failures: dict[str, None] = {}
     for way in ways:
         try:
-            engines[way] = load(way, bundle, directory, settings)
+            engines[way] = load(way, bundle, graphs[bundle.file_of(way.precision)], settings)
         except DeviceError as error:
             failures[str(error)] = None
             logger.debug("%s does not work here: %s", way, error)
@@ -117,8 +125,8 @@ def pick(rates: Mapping[Way, float]) -> Way:
     return best if rates[best] >= WORTH_IT * rates[exact] else exact
 
 
-def load(way: Way, bundle: Bundle, directory: Path, settings: Settings) -> Engine:
-    """Loads a verified bundle in one way.
+def load(way: Way, bundle: Bundle, graph: bytes, settings: Settings) -> Engine:
+    """Loads a bundle's graph in one way.
 
     Raises:
         DeviceError: It does not work here.
@@ -128,14 +136,14 @@ def load(way: Way, bundle: Bundle, directory: Path, settings: Settings) -> Engin
         if way.device == "cuda":
             from prelabel import engine_cuda
 
-            return engine_cuda.load(bundle, directory, way.precision, settings)
+            return engine_cuda.load(bundle, graph, way.precision, settings)
         if way.runtime == "openvino":
             from prelabel import engine_openvino
 
-            return engine_openvino.load(bundle, directory, way.precision, settings)
+            return engine_openvino.load(bundle, graph, way.precision, settings)
         from prelabel import engine_onnxruntime
 
-        return engine_onnxruntime.load(bundle, directory, way.precision, settings)
+        return engine_onnxruntime.load(bundle, graph, way.precision, settings)
     except ImportError as error:
         extra = {"cuda": "gpu", "onnxruntime": "cpu", "openvino": "openvino"}
         wanted = extra[way.device if way.device == "cuda" else way.runtime]

@@ -12,7 +12,6 @@ import queue
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,8 +91,8 @@ class CudaEngine:
             self.callers.put(caller)
 
 
-def load(bundle: Bundle, directory: Path, precision: Precision, settings: Settings) -> CudaEngine:
-    """Loads a verified bundle and runs every batch size once in every session, one after the other.
+def load(bundle: Bundle, graph: bytes, precision: Precision, settings: Settings) -> CudaEngine:
+    """Loads a bundle's graph and runs every batch size once in every session, one after the other.
 
     Raises:
         DeviceError: CUDA, or TensorRT where it was asked for, does not work here.
@@ -107,13 +106,12 @@ def load(bundle: Bundle, directory: Path, precision: Precision, settings: Settin
             "(install onnxruntime-gpu for CUDA, or choose --device cpu)"
         )
     _find_cuda_libraries()
-    model = (directory / bundle.file_of(precision)).read_bytes()
     callers: queue.Queue[Caller] = queue.Queue()
     try:
         gpus = _choose(settings.gpus, settings.callers)
         for number in range(settings.callers or GPU_CALLERS * len(gpus)):
             gpu = gpus[number % len(gpus)]
-            session = _session(model, bundle, settings, gpu)
+            session = _session(graph, bundle, settings, gpu)
             running = session.get_providers()
             # Listed providers are only compiled in; the session alone knows what runs.
             if running[0] != wanted:
@@ -177,12 +175,12 @@ def provider_options(bundle: Bundle, settings: Settings, gpu: int) -> list[tuple
     return [(TENSORRT, tensorrt), (PROVIDER, cuda)]
 
 
-def _session(model: bytes, bundle: Bundle, settings: Settings, gpu: int) -> Any:
+def _session(graph: bytes, bundle: Bundle, settings: Settings, gpu: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # What runs on the CPU of such a graph is shapes: one thread does.
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model, options, providers=provider_options(bundle, settings, gpu))
+    return onnxruntime.InferenceSession(graph, options, providers=provider_options(bundle, settings, gpu))
 
 
 def _buffers(session: Any, bundle: Bundle, size: int, settings: Settings, gpu: int) -> Buffers:

@@ -2,7 +2,6 @@
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,8 +44,8 @@ class OnnxEngine:
         return probabilities, realness
 
 
-def load(bundle: Bundle, directory: Path, precision: Precision, settings: Settings) -> OnnxEngine:
-    """Loads a verified bundle.
+def load(bundle: Bundle, graph: bytes, precision: Precision, settings: Settings) -> OnnxEngine:
+    """Loads a bundle's graph.
 
     Raises:
         DeviceError: ONNX Runtime cannot run the graph.
@@ -58,9 +57,8 @@ def load(bundle: Bundle, directory: Path, precision: Precision, settings: Settin
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     _register_arena()
     options.add_session_config_entry("session.use_env_allocators", "1")
-    model = (directory / bundle.file_of(precision)).read_bytes()
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
+        session = onnxruntime.InferenceSession(graph, options, providers=[PROVIDER])
         session.run(None, {bundle.input_name: np.zeros((1, *bundle.input.shape), np.uint8)})
     except Exception as error:  # ONNX Runtime raises its own classes, which all derive from Exception only
         raise DeviceError(f"device cpu does not work here: {' '.join(str(error).split())[:300]}") from error

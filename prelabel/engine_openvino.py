@@ -4,7 +4,6 @@ import functools
 import queue
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,8 +56,8 @@ class OpenVinoEngine:
         return answers[self.bundle.probabilities_name], answers[self.bundle.realness_name]
 
 
-def load(bundle: Bundle, directory: Path, precision: Precision, settings: Settings) -> OpenVinoEngine:
-    """Compiles a verified bundle and runs it once.
+def load(bundle: Bundle, graph: bytes, precision: Precision, settings: Settings) -> OpenVinoEngine:
+    """Compiles a bundle's graph and runs it once.
 
     Raises:
         DeviceError: This CPU does not have the precision, or OpenVINO cannot run the graph.
@@ -76,7 +75,7 @@ def load(bundle: Bundle, directory: Path, precision: Precision, settings: Settin
         "ENABLE_CPU_PINNING": False,
     }
     try:
-        compiled = core.compile_model(str(directory / bundle.file_of(precision)), "CPU", options)
+        compiled = core.compile_model(core.read_model(graph), "CPU", options)
         running = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         requests = [compiled.create_infer_request() for _ in range(settings.callers)]
     except RuntimeError as error:
