@@ -6,10 +6,12 @@ is little to do.
 """
 
 import asyncio
+import contextlib
 import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -104,18 +106,12 @@ class Batcher:
             ServerUnavailableError: The batcher is closed.
             TimeoutError: `timeout_s` passed while the request waited.
         """
-        if self._closing.is_set():
-            raise ServerUnavailableError("the server is stopping: try again, or use another one")
         now_s = self._loop.time()
         expires_at_s = math.inf if timeout_s is None else now_s + timeout_s
         request = Request(images, self._loop.create_future(), now_s, expires_at_s, priority)
         if self._queue.unanswered_images:
             self._company_at_s = now_s
-        try:
-            self._queue.add(request)
-        except OverloadedError as error:
-            error.retry_after_s = self._until_half_empty_s()
-            raise
+        self._accept(partial(self._queue.add, request))
         self._form_soon()
         try:
             return await request.answer
@@ -126,6 +122,31 @@ class Batcher:
                 self._form_soon()
             # What failed knows this frame, and the request what failed: a circle that would keep its images.
             del request
+
+    @contextlib.contextmanager
+    def hold(self, images: int, size_bytes: int, priority: Priority) -> Iterator[None]:
+        """Counts images as unanswered that are not ready for `predict`, in a block before it.
+
+        Where `predict` is called in the same step of the event loop in which the block ends, and with no more than was
+        held, nobody takes the places in between.
+
+        Raises:
+            InputError, OverloadedError, ServerUnavailableError: See `predict`.
+        """
+        self._accept(partial(self._queue.hold, images, size_bytes, priority))
+        try:
+            yield
+        finally:
+            self._queue.release(images, size_bytes, priority)
+
+    def _accept(self, enter: Callable[[], None]) -> None:
+        if self._closing.is_set():
+            raise ServerUnavailableError("the server is stopping: try again, or use another one")
+        try:
+            enter()
+        except OverloadedError as error:
+            error.retry_after_s = self._until_half_empty_s()
+            raise
 
     @property
     def limits(self) -> BatchLimits:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,21 @@ class Model:
         answer_bytes = 4 * len(bundle.classes) + 512
         message = (self.max_message_bytes - _MESSAGE_RESERVE_BYTES) // max(image_bytes, answer_bytes)
         return min(MAX_REQUEST_IMAGES, message, queue.max_queue_images, queue.max_queue_bytes // image_bytes)
+
+    async def decode(self, files: Sequence[bytes], priority: Priority) -> tuple[Pixels, dict[int, str]]:
+        """Decodes the image files of a request; call `predict` at once with what this returns.
+
+        The queue's limits count them meanwhile: by their bytes, or by those of their pixels, whichever are more.
+
+        Returns:
+            See `Decoder.decode`.
+
+        Raises:
+            InputError, OverloadedError, ServerUnavailableError: See `Batcher.predict`.
+        """
+        size_bytes = max(sum(map(len, files)), len(files) * math.prod(self.engine.bundle.input.shape))
+        with self.batcher.hold(len(files), size_bytes, priority):
+            return await self.decoder.decode(files)
 
     async def predict(
         self, images: Pixels, errors: dict[int, str], total: int, timeout_s: float | None, priority: Priority

@@ -16,7 +16,8 @@ import numpy as np
 import prelabel
 from prelabel.errors import InputError, ModelNotFoundError, PrelabelError, UnsupportedError
 from prelabel.images import Pixels
-from prelabel.predictions import PredictionBatch
+from prelabel.predictions import PredictionBatch, Priority
+from prelabel.wire import Images
 from serving.infer_request import DATATYPES, ENCODED, IMAGES, PROBABILITIES, REALNESS, parse
 from serving.inference_v2 import open_inference_pb2 as pb
 from serving.inference_v2.open_inference_pb2_grpc import (
@@ -106,7 +107,7 @@ class OpenInferenceService(GRPCInferenceServiceServicer):
             try:
                 async with asyncio.timeout(wanted.timeout_s) as limit:
                     with seen.stage("decode"):
-                        images, errors = await _decoded(model, wanted.images)
+                        images, errors = await _decoded(model, wanted.images, wanted.priority)
                     answer = await model.predict(images, errors, total, context.time_remaining(), wanted.priority)
             except TimeoutError as error:
                 if limit.expired():
@@ -169,8 +170,8 @@ class _Extensions(grpc.GenericRpcHandler):
         return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-async def _decoded(model: Model, images: Any) -> tuple[Pixels, dict[int, str]]:
-    return (images, {}) if isinstance(images, np.ndarray) else await model.decoder.decode(images)
+async def _decoded(model: Model, images: Images, priority: Priority) -> tuple[Pixels, dict[int, str]]:
+    return (images, {}) if isinstance(images, np.ndarray) else await model.decode(images, priority)
 
 
 def _response(

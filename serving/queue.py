@@ -125,26 +125,38 @@ class RequestQueue:
             InputError: It would exceed a limit of the empty queue.
             OverloadedError: It would exceed a limit now.
         """
-        if _exceeds(0, 0, request, self._max_images, self._max_bytes):
+        self._check(len(request.images), request.images.nbytes, request.priority)
+        self._classes[request.priority].add(request)
+
+    def hold(self, images: int, size_bytes: int, priority: Priority) -> None:
+        """Counts images that are no pixels yet, until `release`; raises what `add` does."""
+        self._check(images, size_bytes, priority)
+        self._classes[priority].count(images, size_bytes)
+
+    def release(self, images: int, size_bytes: int, priority: Priority) -> None:
+        """Gives the places back that `hold` took."""
+        self._classes[priority].count(-images, -size_bytes)
+
+    def _check(self, more_images: int, more_bytes: int, priority: Priority) -> None:
+        if _exceeds(more_images, more_bytes, self._max_images, self._max_bytes):
             raise InputError(
-                f"a request of {len(request.images)} images, {request.images.nbytes} bytes never fits the server's "
-                f"queue (limits {self._max_images} images, {self._max_bytes} bytes): send smaller requests"
+                f"a request of {more_images} images, {more_bytes} bytes never fits the server's queue (limits "
+                f"{self._max_images} images, {self._max_bytes} bytes): send smaller requests"
             )
-        own = self._classes[request.priority]
+        own_images, own_bytes = self._classes[priority].unanswered
         images, size_bytes = (
             sum(values) for values in zip(*(c.unanswered for c in self._classes.values()), strict=True)
         )
-        too_much = _exceeds(images, size_bytes, request, self._max_images, self._max_bytes)
+        too_much = _exceeds(images + more_images, size_bytes + more_bytes, self._max_images, self._max_bytes)
         # A bulk request that is alone in its class may take more: it would never be accepted otherwise.
-        if request.priority == "bulk" and own.unanswered[0]:
+        if priority == "bulk" and own_images:
             limits = BULK_FILL * self._max_images, BULK_FILL * self._max_bytes
-            too_much = too_much or _exceeds(*own.unanswered, request, *limits)
+            too_much = too_much or _exceeds(own_images + more_images, own_bytes + more_bytes, *limits)
         if too_much:
             raise OverloadedError(
                 f"the server's queue is full ({images} images, {size_bytes} bytes unanswered; limits "
                 f"{self._max_images} images, {self._max_bytes} bytes): try again later, or send fewer requests at once"
             )
-        own.add(request)
 
     def remove(self, request: Request) -> None:
         """Lets an accepted request go: answered, failed or cancelled."""
@@ -187,15 +199,16 @@ class _Class:
         waiting = tuple(self.waiting)
         return QueueState(self.waiting_images, *self.unanswered, waiting[0].arrived_at_s if waiting else None)
 
+    def count(self, images: int, size_bytes: int) -> None:
+        self.unanswered = self.unanswered[0] + images, self.unanswered[1] + size_bytes
+
     def add(self, request: Request) -> None:
-        images, size_bytes = self.unanswered
-        self.unanswered = images + len(request.images), size_bytes + request.images.nbytes
+        self.count(len(request.images), request.images.nbytes)
         self.waiting[request] = None
         self.waiting_images += len(request.images)
 
     def remove(self, request: Request) -> None:
-        images, size_bytes = self.unanswered
-        self.unanswered = images - len(request.images), size_bytes - request.images.nbytes
+        self.count(-len(request.images), -request.images.nbytes)
         self._leave(request)
 
     def take(self, max_rows: int, now_s: float) -> list[Slice]:
@@ -223,8 +236,8 @@ class _Class:
             self.waiting_images -= request.untaken
 
 
-def _exceeds(images: int, size_bytes: int, request: Request, max_images: float, max_bytes: float) -> bool:
-    return images + len(request.images) > max_images or size_bytes + request.images.nbytes > max_bytes
+def _exceeds(images: int, size_bytes: int, max_images: float, max_bytes: float) -> bool:
+    return images > max_images or size_bytes > max_bytes
 
 
 def split(batch: PredictionBatch, lengths: Sequence[int]) -> list[PredictionBatch]:

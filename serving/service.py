@@ -97,7 +97,7 @@ async def _answer(
 ) -> pb.PredictResponse:
     priority = _priority(request, default)
     with seen.stage("decode"):
-        images, errors, total = await _images(request, model)
+        images, errors, total = await _images(request, model, priority, seen)
     seen.images = total
     answer = await model.predict(images, errors, total, context.time_remaining(), priority)
     with seen.stage("encode"):
@@ -105,7 +105,9 @@ async def _answer(
         return predict_response(request, answer)
 
 
-async def _images(request: pb.PredictRequest, model: Model) -> tuple[Pixels, dict[int, str], int]:
+async def _images(
+    request: pb.PredictRequest, model: Model, priority: Priority, seen: RequestRecord
+) -> tuple[Pixels, dict[int, str], int]:
     """Returns uint8 [G, H, W, C] of the usable images, position -> error of the others, and how many were given."""
     kind = request.WhichOneof("images")
     if kind == "tensor":
@@ -114,9 +116,10 @@ async def _images(request: pb.PredictRequest, model: Model) -> tuple[Pixels, dic
         check_images(images, model.engine.bundle)
         return images, {}, len(images)
     if kind == "encoded":
-        files = request.encoded.images
+        files = list(request.encoded.images)  # the field would copy a file each time that it is looked at
         _check_count(len(files), model)
-        images, errors = await model.decoder.decode(files)
+        seen.images = len(files)  # also where the queue has no room for them
+        images, errors = await model.decode(files, priority)
         return images, errors, len(files)
     raise InputError("the request holds no images: set `tensor` or `encoded`")
 

@@ -1,13 +1,16 @@
 """Who waits in front of the engine, and for how long: priorities, a full queue, the delay for company."""
 
 import asyncio
+import contextlib
 import time
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prelabel.errors import OverloadedError
+from prelabel.predictions import Priority
 from serving.batcher import Batcher, BatchLimits
 from serving.queue import BULK_SHARE, Request, RequestQueue
 from support.batchers import limits, occupy, settle
@@ -115,6 +118,44 @@ async def test_a_full_queue_refuses_and_recovers(full: BatchLimits) -> None:
     await asyncio.gather(plug, waiting)
     assert marks_of(await batcher.predict(marked([99]))) == [99]
     await batcher.close()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["hold", "add", "take over", "leave"]), st.integers(1, 9), st.booleans()), max_size=40
+    )
+)
+def test_held_places_count_and_nobody_else_gets_them(steps: list[tuple[str, int, bool]]) -> None:
+    queue = RequestQueue(16, 64)
+    held: list[tuple[int, int, Priority]] = []
+    added: list[Request] = []
+
+    def request(size: int, priority: Priority) -> Request:
+        return Request(marked(range(size)), cast(Any, None), 0.0, 1.0, priority)
+
+    for kind, size, is_bulk in steps:
+        priority: Priority = "bulk" if is_bulk else "interactive"
+        if kind == "take over" and held:
+            images, size_bytes, own = held.pop()
+            queue.release(images, size_bytes, own)
+            added.append(request(max(1, images - size % 2), own))  # one may have been no image
+            queue.add(added[-1])
+        elif kind == "leave" and added:
+            queue.remove(added.pop(0))
+        elif kind in ("hold", "add"):
+            with contextlib.suppress(OverloadedError):
+                if kind == "hold":
+                    queue.hold(size, 4 * size + size % 5, priority)
+                    held.append((size, 4 * size + size % 5, priority))
+                else:
+                    one = request(size, priority)
+                    queue.add(one)
+                    added.append(one)
+        images = sum(count for count, _, _ in held) + sum(len(one.images) for one in added)
+        size_bytes = sum(count for _, count, _ in held) + sum(one.images.nbytes for one in added)
+        assert queue.unanswered_images == images <= 16
+        assert sum(one.unanswered_bytes for one in queue.state().values()) == size_bytes <= 64
 
 
 async def test_an_expired_request_is_dropped() -> None:
