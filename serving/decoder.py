@@ -1,51 +1,118 @@
-"""Encoded images to one tensor, in threads, so that the event loop goes on serving."""
+"""Encoded images to one tensor, in threads, so that the event loop goes on serving.
+
+Files are decoded in chunks. One is given to a thread only when that is free for it, so a person's files wait for the
+chunks that are being decoded, and not for the pile behind them.
+"""
 
 import asyncio
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from prelabel.errors import ImageError
 from prelabel.images import MAX_IMAGE_PIXELS, ImageSpec, Pixels, decode_image
+from prelabel.predictions import Priority
+from serving.queue import BULK_SHARE
+from serving.workers import Workers
 
 _CHUNK_IMAGES = 16
-"""Images of one job: enough to make the hand-over cheap, few enough to spread a request over the threads."""
+"""Most images of one job: enough to make the hand-over cheap, few enough to spread a request over the threads."""
+_CHUNK_BYTES = 256 << 10
+"""Most bytes of the files of a job with more than one: some 10 ms of decoding, for which a person may have to wait."""
+
+_Decoded = list[Pixels | str]
+"""Of each file uint8 [H, W, C], or why it is no usable image."""
+
+
+@dataclass(eq=False)
+class _Chunk:
+    """Files of one request that one thread decodes."""
+
+    files: list[bytes]
+    results: "asyncio.Future[_Decoded]"
+    """Done early where the caller has left."""
 
 
 class Decoder:
-    """Decodes image files by the rule of `prelabel.images`, as many at a time as there are threads."""
+    """Decodes image files by the rule of `prelabel.images`, as many at a time as there are threads.
+
+    Must be made, used and closed in one running event loop.
+    """
 
     def __init__(self, spec: ImageSpec, threads: int, max_pixels: int = MAX_IMAGE_PIXELS) -> None:
         self._spec, self._max_pixels = spec, max_pixels
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._loop = asyncio.get_running_loop()
+        self._people: deque[_Chunk] = deque()
+        self._pile: deque[_Chunk] = deque()
+        self._pile_due = 0.0
+        """Chunks that the pile is due; the next is its from 1 on."""
+        # People wait for these threads: they take the cores from the inferences of a pile.
+        self._workers = Workers(threads, self._decode, self._deliver, "decode", gives_way=False)
 
-    async def decode(self, files: Sequence[bytes]) -> tuple[Pixels, dict[int, str]]:
-        """Decodes the files that can be decoded.
+    async def decode(self, files: Iterable[bytes], priority: Priority = "interactive") -> tuple[Pixels, dict[int, str]]:
+        """Decodes the files that can be decoded; those of people before those of a pile, which keeps `BULK_SHARE`.
 
         Returns:
             uint8 [G, H, W, C]: the good images in their order; and position -> why that file is no usable image.
         """
-        loop = asyncio.get_running_loop()
-        starts = range(0, len(files), _CHUNK_IMAGES)
-        jobs = [
-            loop.run_in_executor(self._pool, self._decode, files[start : start + _CHUNK_IMAGES]) for start in starts
-        ]
-        # Cancelling the gathering cancels the jobs that no thread has begun.
-        results = [result for chunk in await asyncio.gather(*jobs) for result in chunk]
+        chunks = [_Chunk(part, self._loop.create_future()) for part in _parts(files)]
+        (self._pile if priority == "bulk" else self._people).extend(chunks)
+        self._give()
+        # Cancelling the gathering cancels the chunks that no thread has begun.
+        results = [result for part in await asyncio.gather(*(one.results for one in chunks)) for result in part]
         good = [result for result in results if isinstance(result, np.ndarray)]
         errors = {i: result for i, result in enumerate(results) if isinstance(result, str)}
         return np.stack(good) if good else np.empty((0, *self._spec.shape), np.uint8), errors
 
     def close(self) -> None:
-        """Ends the threads."""
-        self._pool.shutdown(cancel_futures=True)
+        """Ends the threads; what waits is cancelled."""
+        for line in (self._people, self._pile):
+            while line:
+                line.popleft().results.cancel()
+        self._workers.close()
 
-    def _decode(self, files: Sequence[bytes]) -> list[Pixels | str]:
-        results: list[Pixels | str] = []
-        for data in files:
+    def _give(self) -> None:
+        while self._workers.free and (chunk := self._next()) is not None:
+            self._workers.give(chunk)
+
+    def _next(self) -> _Chunk | None:
+        for line in (self._people, self._pile):
+            while line and line[0].results.done():
+                line.popleft()
+        self._pile_due = self._pile_due + BULK_SHARE if self._people and self._pile else 0.0
+        if self._pile and (not self._people or self._pile_due >= 1.0):
+            self._pile_due = 0.0
+            return self._pile.popleft()
+        return self._people.popleft() if self._people else None
+
+    def _decode(self, chunk: _Chunk) -> _Decoded:
+        results: _Decoded = []
+        for data in chunk.files:
             try:
                 results.append(decode_image(data, self._spec, self._max_pixels))
             except ImageError as error:
                 results.append(str(error))
         return results
+
+    def _deliver(self, chunk: _Chunk, results: _Decoded | Exception) -> None:
+        if not chunk.results.done():
+            if isinstance(results, Exception):
+                chunk.results.set_exception(results)
+            else:
+                chunk.results.set_result(results)
+        self._give()
+
+
+def _parts(files: Iterable[bytes]) -> Iterator[list[bytes]]:
+    part: list[bytes] = []
+    size_bytes = 0
+    for file in files:
+        if part and (len(part) == _CHUNK_IMAGES or size_bytes + len(file) > _CHUNK_BYTES):
+            yield part
+            part, size_bytes = [], 0
+        part.append(file)
+        size_bytes += len(file)
+    if part:
+        yield part

@@ -62,7 +62,7 @@ class Model:
         """
         size_bytes = max(sum(map(len, files)), len(files) * math.prod(self.engine.bundle.input.shape))
         with self.batcher.hold(len(files), size_bytes, priority):
-            return await self.decoder.decode(files)
+            return await self.decoder.decode(files, priority)
 
     async def predict(
         self, images: Pixels, errors: dict[int, str], total: int, timeout_s: float | None, priority: Priority

@@ -63,12 +63,18 @@ class Workers(Generic[JobT, ResultT]):
         work: Does a job, in one of the threads.
         done: Gets the job and its result, or what `work` raised, in the event loop.
         name: Of the threads, for debuggers.
+        gives_way: See `give_way`.
     """
 
     def __init__(
-        self, count: int, work: Callable[[JobT], ResultT], done: Callable[[JobT, ResultT | Exception], None], name: str
+        self,
+        count: int,
+        work: Callable[[JobT], ResultT],
+        done: Callable[[JobT, ResultT | Exception], None],
+        name: str,
+        gives_way: bool = True,
     ) -> None:
-        self._work, self._done = work, done
+        self._work, self._done, self._gives_way = work, done, gives_way
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[JobT | None] = queue.SimpleQueue()
         self._threads = [
@@ -85,14 +91,15 @@ class Workers(Generic[JobT, ResultT]):
         self._jobs.put(job)
 
     def close(self) -> None:
-        """Ends the threads; they must be free."""
+        """Ends the threads, each after the job that it has; none may wait."""
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
             thread.join()
 
     def _run(self) -> None:
-        give_way()
+        if self._gives_way:
+            give_way()
         while (job := self._jobs.get()) is not None:
             result: ResultT | Exception
             try:
