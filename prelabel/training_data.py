@@ -31,6 +31,8 @@ class Written:
     """Ids with an answer of which there is no image."""
     no_class: Counter[str] = field(default_factory=Counter)
     """Answer that means no class -> images."""
+    known_classes: set[str] = field(default_factory=set)
+    """Of the images with labels from before."""
     answered_again: int = 0
     """Images with a label from before that have an answer now, which counts."""
 
@@ -76,6 +78,7 @@ def write_training(
         for sample in labelled.read(0, len(labelled)) if labelled is not None else ():
             if sample.label is None:
                 continue
+            written.known_classes.add(sample.label)
             known = answered.get(_first_id(sample.id))
             if known is not None and sample.content is not None and known == _digest(sample):
                 written.answered_again += 1
@@ -105,10 +108,19 @@ def notes(written: Written) -> list[str]:
     """Returns a sentence each about labels that answers took the place of, and about answers that made no label."""
     again = written.answered_again
     lines = [f"{again:,} images had a label from before and have an answer now, which counts"] if again else []
-    return lines + [
+    lines += [
         f"{count:,} answers {name!r} say that an image is of no class and made no label (--no-class)"
         for name, count in written.no_class.most_common()
     ]
+    new = sorted(written.labels.keys() - written.known_classes) if written.known_classes else []
+    # A spreadsheet makes 3 of 00003, and a hand Cat of cat.
+    alike = {_plain(name): name for name in written.known_classes}
+    asked = [f"{name!r}" + (f" (is it {alike[_plain(name)]!r}?)" if _plain(name) in alike else "") for name in new]
+    return lines + ([f"new classes, which --labelled has not: {', '.join(asked)}"] if new else [])
+
+
+def _plain(name: str) -> str:
+    return name.casefold().lstrip("0") or "0"
 
 
 def _blocks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -200,6 +200,20 @@ def test_a_corrected_answer_takes_the_place_of_the_label_from_before(
     assert found == {f"bar-0{number}.png": "bar" for number in (1, 2, 3, 5)}
 
 
+def test_a_class_that_labels_from_before_do_not_have_is_told(
+    pile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "labelled/00003").mkdir(parents=True)
+    (tmp_path / "labelled/Beam").mkdir()
+    shutil.copy(pile / "bar-01.png", tmp_path / "labelled/00003/a.png")
+    shutil.copy(pile / "beam-01.png", tmp_path / "labelled/Beam/b.png")
+    (tmp_path / "a.csv").write_text("id,answer\nbar-02.png,3\nbeam-02.png,beam\nspot-02.png,spot\n")
+    given = ("--answers", tmp_path / "a.csv", "--input", pile, "--labelled", tmp_path)
+    assert run("labels", *given, "--output", tmp_path / "out") == 0
+    shown = capsys.readouterr().out
+    assert "new classes, which --labelled has not: '3' (is it '00003'?), 'beam' (is it 'Beam'?), 'spot'\n" in shown
+
+
 def test_the_same_id_of_other_images_is_no_answer_again(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for name in ("one", "two"):
