@@ -29,6 +29,9 @@ from prelabel.storage import Storage, printable
 READ_ROWS = 256
 """Rows that are unpacked at a time: a row group may hold a hundred thousand images."""
 
+READ_AHEAD_BYTES = 1 << 20
+"""Read of a file at a time: pyarrow by itself would read a column of a whole row group for the first row of it."""
+
 
 @dataclass(frozen=True)
 class _File:
@@ -117,7 +120,7 @@ class ParquetSource:
                 continue
             with readable_parquet(file.path):
                 content = self._storage.open(file.name)
-                opened = pq.ParquetFile(content)
+                opened = pq.ParquetFile(content, buffer_size=READ_AHEAD_BYTES, pre_buffer=False)
             with content, opened:
                 group_start = 0
                 for group, rows in enumerate(file.group_rows):

@@ -1,9 +1,11 @@
 """Parquet files of images: columns, labels, ranges over files and row groups, and damage."""
 
+import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -173,6 +175,30 @@ def test_ranges_equal_the_whole(tmp_path: Path, sizes: list[int], row_group_size
     start = data.draw(st.integers(0, total))
     stop = data.draw(st.integers(start, total + 3))
     assert list(source.read(start, stop)) == whole[start:stop]
+
+
+def test_one_row_is_read_without_the_rest_of_its_row_group(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    table = pa.table({"image": [generator.bytes(2 << 10) for _ in range(8192)]})
+    path = tmp_path / "t.parquet"
+    pq.write_table(table, path, use_dictionary=False)
+    read_bytes = []
+
+    class Counted(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            content = super().read(size)
+            read_bytes.append(len(content))
+            return content
+
+    class CountedStorage(LocalStorage):
+        def open(self, name: str) -> IO[bytes]:
+            return Counted(self.path / name)  # type: ignore[return-value]
+
+    source = ParquetSource(CountedStorage(tmp_path), ["t.parquet"])
+    read_bytes.clear()
+    (first,) = source.read(0, 1)
+    assert first.content == table["image"][0].as_py()
+    assert sum(read_bytes) < path.stat().st_size / 2
 
 
 def test_a_damaged_row_group_is_error_rows_and_the_rest_is_read(tmp_path: Path) -> None:
