@@ -27,7 +27,11 @@ from prelabel.sources.columns import (
 from prelabel.storage import Storage, printable
 
 READ_ROWS = 256
-"""Rows that are unpacked at a time: a row group may hold a hundred thousand images."""
+"""Most rows that are unpacked at a time: a row group may hold a hundred thousand images."""
+
+READ_BYTES = 64 << 20
+"""About so many bytes of images are unpacked at a time: 256 photographs may be more than memory, or than the 2 GiB that
+a column of Arrow holds in one piece."""
 
 READ_AHEAD_BYTES = 1 << 20
 """Read of a file at a time: pyarrow by itself would read a column of a whole row group for the first row of it."""
@@ -131,27 +135,59 @@ class ParquetSource:
 
 
 def _read_group(opened: Any, file: _File, group: int, group_start: int, low: int, high: int) -> Iterator[Sample]:
-    """Yields rows low..high of a row group."""
+    """Yields rows low..high of a row group.
+
+    Raises:
+        InputError: This pyarrow does not read such files, as with codecs that it was built without.
+    """
     import pyarrow as pa
 
-    position = 0
-    try:
-        for batch in opened.iter_batches(READ_ROWS, [group], list(file.columns)):
-            skipped = min(max(low - position, 0), batch.num_rows)
-            position += skipped
-            for row in batch.slice(skipped, high - position).to_pylist():
+    position, rows_at_once = low, _rows_at_once(opened.metadata.row_group(group))
+    while True:
+        try:
+            for row in _unpacked(opened, file, group, position, high, rows_at_once):
                 yield _sample(row, file, group_start + position)
                 position += 1
-            if position >= high:
-                return
-    except (OSError, pa.ArrowException) as error:
-        # The images are lost, their rows are not: the ids were readable when the file was checked.
-        ids = opened.read_row_group(group, [ID_COLUMN])[ID_COLUMN].to_pylist() if ID_COLUMN in file.columns else None
-        message = f"row group {group} is damaged: {reason(error)}"
-        for damaged in range(max(position, low), high):
-            number = group_start + damaged
-            identity = _identity(None if ids is None else ids[damaged], file, number)
-            yield Sample(identity, f"{file.path}#{number}", None, None, message)
+            return
+        except pa.ArrowNotImplementedError as error:
+            if rows_at_once == 1:
+                raise InputError(f"{file.path}, row group {group}: pyarrow cannot read it: {reason(error)}") from None
+            rows_at_once = 1  # these rows are much larger than the others: over 2 GiB in a struct have to be read apart
+        except (OSError, pa.ArrowException) as error:
+            yield from _lost(opened, file, group, group_start, position, high, reason(error))
+            return
+
+
+def _rows_at_once(group: Any) -> int:
+    """Returns how many rows of a row group (its metadata) are unpacked at a time."""
+    columns = [group.column(i) for i in range(group.num_columns)]
+    image_bytes: int = sum(
+        one.total_uncompressed_size for one in columns if one.path_in_schema.split(".")[0] == IMAGE_COLUMN
+    )
+    return max(1, min(READ_ROWS, READ_BYTES * int(group.num_rows) // max(image_bytes, 1)))
+
+
+def _unpacked(opened: Any, file: _File, group: int, low: int, high: int, rows_at_once: int) -> Iterator[dict[str, Any]]:
+    """Yields rows low..high of a row group, column name -> value; raises what pyarrow does."""
+    position = 0
+    for batch in opened.iter_batches(rows_at_once, [group], list(file.columns)):
+        skipped = min(max(low - position, 0), batch.num_rows)
+        position += skipped
+        rows = batch.slice(skipped, high - position).to_pylist()
+        yield from rows
+        position += len(rows)
+        if position >= high:
+            return
+
+
+def _lost(opened: Any, file: _File, group: int, group_start: int, low: int, high: int, why: str) -> Iterator[Sample]:
+    """Yields rows low..high of a damaged row group, whose images are lost; their rows are not."""
+    # The ids were readable when the file was checked.
+    ids = opened.read_row_group(group, [ID_COLUMN])[ID_COLUMN].to_pylist() if ID_COLUMN in file.columns else None
+    for damaged in range(low, high):
+        number = group_start + damaged
+        identity = _identity(None if ids is None else ids[damaged], file, number)
+        yield Sample(identity, f"{file.path}#{number}", None, None, f"row group {group} is damaged: {why}")
 
 
 def _sample(row: dict[str, Any], file: _File, number: int) -> Sample:

@@ -201,6 +201,48 @@ def test_one_row_is_read_without_the_rest_of_its_row_group(tmp_path: Path) -> No
     assert sum(read_bytes) < path.stat().st_size / 2
 
 
+def test_more_than_two_gibibytes_in_a_row_group_are_read_in_pieces(tmp_path: Path) -> None:
+    photo = bytes(17 << 19)
+    piece = pa.array([{"bytes": photo, "path": "p.png"}] * 16)
+    table = pa.table({"image": pa.chunked_array([piece] * 16)})  # the pieces share their memory
+    pq.write_table(table, tmp_path / "t.parquet", compression="zstd", use_dictionary=False, write_statistics=False)
+    found = [
+        (sample.error, sample.content == photo, pa.total_allocated_bytes() < 512 << 20)
+        for sample in open_source(tmp_path / "t.parquet").read(0, 256)
+    ]
+    assert found == [(None, True, True)] * 256
+
+
+def refuse_batches(monkeypatch: pytest.MonkeyPatch, of_more_rows_than: int) -> None:
+    """Lets pyarrow refuse to unpack more rows at a time, as it does where they hold over 2 GiB."""
+    iter_batches = pq.ParquetFile.iter_batches
+
+    def refusing(self: pq.ParquetFile, batch_size: int, *rest: Any) -> Any:
+        for number, batch in enumerate(iter_batches(self, batch_size, *rest)):
+            if number == 1 and batch_size > of_more_rows_than:
+                raise pa.ArrowNotImplementedError("Nested data conversions not implemented for chunked array outputs")
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", refusing)
+
+
+def test_rows_much_larger_than_the_others_are_read_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = [b"%d" % i for i in range(600)]
+    path = write(tmp_path / "t.parquet", image=content)
+    refuse_batches(monkeypatch, of_more_rows_than=1)
+    assert [one.content for one in read(path)] == content
+    assert [one.content for one in open_source(path).read(250, 300)] == content[250:300]
+
+
+def test_what_pyarrow_cannot_read_ends_the_run_and_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "t.parquet", image=[b"a"] * 300)
+    refuse_batches(monkeypatch, of_more_rows_than=0)
+    with pytest.raises(InputError, match=r"t\.parquet, row group 0: pyarrow cannot read it: Nested data"):
+        read(path)
+
+
 def test_a_damaged_row_group_is_error_rows_and_the_rest_is_read(tmp_path: Path) -> None:
     content = [bytes([i]) * 400 for i in range(9)]
     path = write(tmp_path / "t.parquet", None, 3, image=content, id=[f"i{i}" for i in range(9)])
