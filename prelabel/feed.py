@@ -5,7 +5,6 @@ Threads of this process decode, or other processes (`prelabel.decoders`); the ba
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from prelabel.errors import ImageError, InputError
 from prelabel.images import ImageSpec, Pixels, fit_pixels
 from prelabel.lookahead import map_ahead
 from prelabel.shards import neighbours
-from prelabel.sources import PixelSource, Sample, Source
+from prelabel.sources import PixelSource, Sample, Source, batches
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Cut:
     shard_size: int
     """Images per shard."""
     batch_size: int
-    """Most images per batch; a batch does not cross a shard's end."""
+    """Most images per batch; a batch does not cross a shard's end, and large image files make smaller ones."""
 
 
 def decoded_by_threads(
@@ -98,11 +97,11 @@ def _read(source: Source, missing: Sequence[range], cut: Cut) -> Iterator[tuple[
     for stretch in neighbours(missing):
         samples = source.read(stretch[0].start, stretch[-1].stop)
         for rows in stretch:
-            for start in range(rows.start, rows.stop, cut.batch_size):
-                wanted = min(cut.batch_size, rows.stop - start)
-                batch = list(islice(samples, wanted))
-                _check_length(len(batch), start, start + wanted)
+            found = 0
+            for batch in batches(samples, len(rows), cut.batch_size):
+                found += len(batch)
                 yield rows.start // cut.shard_size, batch
+            _check_length(found, rows.start, rows.stop)
 
 
 def _check_length(found: int, start: int, stop: int) -> None:

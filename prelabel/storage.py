@@ -19,6 +19,8 @@ from prelabel.errors import InputError
 
 LOCK_FILE = ".lock"
 """Held by the process that writes a folder."""
+MAX_FILE_BYTES = 2 << 30
+"""Larger files are no images that could be used, and are not read: 64 million pixels of 16-bit RGBA are 512 MB."""
 REMOTE_SCHEMES = ("s3", "gs", "memory")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SHORTENED = re.compile(rf"(?:{'|'.join(REMOTE_SCHEMES)}|file):/(?!/)")
@@ -68,7 +70,10 @@ class Storage(Protocol):
         """
 
     def read_many(self, names: Iterable[str]) -> Iterator[bytes | OSError]:
-        """Yields each file, or why it cannot be read, in order; an object store is asked for several at a time."""
+        """Yields each file, or why it cannot be read, in order; an object store is asked for several at a time.
+
+        On a disk, a file of more than `MAX_FILE_BYTES` cannot be read.
+        """
 
     def open(self, name: str) -> IO[bytes]:
         """Opens a file for reading; it can seek.

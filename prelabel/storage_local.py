@@ -11,7 +11,7 @@ from typing import IO
 
 from prelabel.errors import InputError, StorageError
 from prelabel.files import make_directory, write_atomically
-from prelabel.storage import LOCK_FILE, Kind, Storage, printable
+from prelabel.storage import LOCK_FILE, MAX_FILE_BYTES, Kind, Storage, printable
 
 
 class LocalStorage:
@@ -79,11 +79,17 @@ class LocalStorage:
 
     def read(self, name: str) -> bytes:
         """See `Storage`."""
+        return self._read(name)
+
+    def _read(self, name: str, most_bytes: int | None = None) -> bytes:
         # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever; pathlib costs as much as reading.
         descriptor = os.open(os.path.join(self.path, name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "not a regular file")
+            if most_bytes is not None and status.st_size > most_bytes:
+                raise OSError(errno.EFBIG, f"{status.st_size} bytes are over the limit of {most_bytes} bytes")
             return file.readall()
 
     def read_many(self, names: Iterable[str]) -> Iterator[bytes | OSError]:
@@ -95,7 +101,7 @@ class LocalStorage:
         """
         for name in names:
             try:
-                yield self.read(name)
+                yield self._read(name, MAX_FILE_BYTES)
             except OSError as error:
                 self._check_still_there()
                 yield error

@@ -18,12 +18,19 @@ from typing import IO, Any
 from uuid import uuid4
 
 from prelabel.errors import InputError, PrelabelError, StorageError
+from prelabel.ranges import RangeFile
 from prelabel.storage import LOCK_FILE, Kind, Storage
 
 logger = logging.getLogger(__name__)
 
 READ_AT_ONCE = 64
-"""Objects that are asked for together: each takes tens of milliseconds to come, and they come at the same time."""
+"""Most objects that are asked for together: each takes tens of milliseconds to come, and they come at the same time."""
+
+READ_AT_FIRST = 16
+"""The first ones of a reading are fewer: how large they are is not known before they are there."""
+
+READ_AT_ONCE_BYTES = 64 << 20
+"""The next ones are not more than would be so many bytes, by the largest of those before them."""
 
 READ_AHEAD_BYTES = 4 << 20
 """Read of a large object at a time: small reads of neighbours cost one request."""
@@ -142,22 +149,25 @@ class RemoteStorage:
             StorageError: The store does not answer, or refuses so many files in a row that it will refuse all: as rows
                 they would be errors for ever, and the next run may be let in.
         """
-        rest = iter(names)
-        while some := list(islice(rest, READ_AT_ONCE)):
+        rest, at_once, denied = iter(names), READ_AT_FIRST, 0
+        while some := list(islice(rest, at_once)):
             with self._translated():
                 keys = [self._key(name) for name in some]
                 answers = self._files.cat_ranges(keys, None, None, on_error="return")
                 found = [self._checked(one) if isinstance(one, Exception) else bytes(one) for one in answers]
-            if len(found) == READ_AT_ONCE and all(isinstance(one, PermissionError) for one in found):
+            denied = denied + len(found) if all(isinstance(one, PermissionError) for one in found) else 0
+            if denied >= READ_AT_ONCE:
                 raise StorageError(
                     f"{self.shown()}: access denied to {READ_AT_ONCE} objects in a row: may you read them?"
                 )
+            largest = max(len(one) if isinstance(one, bytes) else 0 for one in found)
+            at_once = max(1, min(READ_AT_ONCE, READ_AT_ONCE_BYTES // max(largest, 1)))
             yield from found
 
     def open(self, name: str) -> IO[bytes]:
         """See `Storage`."""
-        return io.BufferedReader(_Reader(lambda start, stop: self._read(name, start, stop), self.size_bytes(name)),
-                                 READ_AHEAD_BYTES)  # fmt: skip
+        content = RangeFile(lambda start, stop: self._read(name, start, stop), self.size_bytes(name))
+        return io.BufferedReader(content, READ_AHEAD_BYTES)
 
     def write(self, name: str, write: Callable[[IO[bytes]], object]) -> None:
         """See `Storage`; stores show an object when all of it has arrived."""
@@ -263,32 +273,3 @@ def _message(error: Exception) -> str:
     if "credentials" in text.lower():
         text += " (set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or GOOGLE_APPLICATION_CREDENTIALS)"
     return text
-
-
-class _Reader(io.RawIOBase):
-    """An object as a file that can seek; not fsspec's own, whose errors would come untranslated."""
-
-    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
-        self._read, self._size, self._position = read, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        stop = min(self._position + len(buffer), self._size)
-        if stop <= self._position:
-            return 0
-        content = self._read(self._position, stop)
-        buffer[: len(content)] = content
-        self._position += len(content)
-        return len(content)

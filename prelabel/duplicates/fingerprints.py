@@ -27,14 +27,14 @@ from prelabel.errors import ImageError, InputError
 from prelabel.images import Pixels, read_picture
 from prelabel.lookahead import map_ahead
 from prelabel.progress import Progress
-from prelabel.sources import Sample, Source
+from prelabel.sources import Sample, Source, batches
 
 HASH_PX = 32
 BANDS = 8
 """8 x 8 frequencies make 64 bits."""
 THUMBNAIL_PX = 8
 READ_IMAGES = 256
-"""Images that one thread works on at a time."""
+"""Most images that one thread works on at a time."""
 
 
 @dataclass(frozen=True)
@@ -87,21 +87,18 @@ def fingerprint(source: Source, blocks: Sequence[range], threads: int, report: P
 
 
 def batches_of(source: Source, blocks: Sequence[range]) -> Iterator[tuple[range, list[Sample]]]:
-    """Yields (positions, images), at most `READ_IMAGES` at a time.
+    """Yields (positions, images), at most `READ_IMAGES` at a time, fewer where their files are large.
 
     Raises:
         InputError: The source changed while it was read, or cannot be read any more.
     """
     for block in blocks:
-        samples = source.read(block.start, block.stop)
-        for start in range(block.start, block.stop, READ_IMAGES):
-            rows = range(start, min(start + READ_IMAGES, block.stop))
-            batch = [sample for _, sample in zip(rows, samples, strict=False)]
-            if len(batch) != len(rows):
-                raise InputError(
-                    f"the input ended at image {start + len(batch)} of {block.stop}: it was changed while it was read"
-                )
-            yield rows, batch
+        start = block.start
+        for batch in batches(source.read(block.start, block.stop), len(block), READ_IMAGES):
+            yield range(start, start + len(batch)), batch
+            start += len(batch)
+        if start != block.stop:
+            raise InputError(f"the input ended at image {start} of {block.stop}: it was changed while it was read")
 
 
 def perceptual_hash(grey: NDArray[np.uint8]) -> NDArray[np.uint64]:

@@ -110,8 +110,7 @@ def _drawn(source: Source, count: int, seed: int, limit_s: float) -> Iterator[Sa
 
 
 def _look(sample: Sample) -> _Look:
-    content = sample.content
-    size = 0 if content is None else len(content) if isinstance(content, bytes) else content.nbytes
+    size = sample.content_bytes
     try:
         picture, mode = picture_of(sample)
     except ImageError as error:

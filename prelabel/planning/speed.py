@@ -109,8 +109,7 @@ def _first(samples: Iterator[Sample], most_bytes: int) -> list[Sample]:
     taken, size = [], 0
     for sample in samples:
         taken.append(sample)
-        content = sample.content
-        size += 0 if content is None else len(content) if isinstance(content, bytes) else content.nbytes
+        size += sample.content_bytes
         if size > most_bytes:
             break
     return taken

@@ -11,6 +11,7 @@ from pathlib import Path
 from prelabel.errors import InputError
 from prelabel.images import IMAGE_SUFFIXES
 from prelabel.sources.base import PixelRows, PixelSource, Sample, Source, section
+from prelabel.sources.batches import batches
 from prelabel.sources.folder import FolderSource, is_image_name
 from prelabel.sources.idx import IdxSource, is_idx_images
 from prelabel.sources.listing import ListSource
@@ -30,6 +31,7 @@ __all__ = [
     "Sample",
     "Source",
     "TarSource",
+    "batches",
     "is_image_name",
     "open_source",
     "open_tables_or_shards",

@@ -23,6 +23,13 @@ class Sample:
     error: str | None = None
     """Why `content` is None."""
 
+    @property
+    def content_bytes(self) -> int:
+        """Size of `content`; 0 where there is none."""
+        if self.content is None:
+            return 0
+        return len(self.content) if isinstance(self.content, bytes) else self.content.nbytes
+
     def pixels(self, spec: ImageSpec) -> Pixels:
         """Returns the image as uint8 [H, W, C] of `spec`.
 

@@ -15,7 +15,7 @@ from prelabel.reading import readable, reason
 from prelabel.sources.base import Sample
 from prelabel.sources.names import Names
 from prelabel.sources.tar_index import LABEL_SUFFIXES, NOT_A_FILE, Damage, Entry, index
-from prelabel.storage import Storage, printable
+from prelabel.storage import MAX_FILE_BYTES, Storage, printable
 
 MAX_LABEL_BYTES = 64 << 10
 """A larger label member is no label."""
@@ -155,6 +155,9 @@ class TarSource:
         path = f"{self._storage.shown(shard.name)}#{shard.ids[i]}"
         if shard.sizes[i] == NOT_A_FILE:
             return Sample(identity, path, None, None, "cannot be read: not a regular file in the tar")
+        if shard.sizes[i] > MAX_FILE_BYTES:
+            why = f"{shard.sizes[i]} bytes are over the limit of {MAX_FILE_BYTES} bytes"
+            return Sample(identity, path, None, None, f"cannot be read: {why}")
         try:
             content = _read(file, shard.offsets[i], shard.sizes[i])
             label, kind = None, shard.label_kinds[i]

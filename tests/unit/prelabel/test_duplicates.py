@@ -1,6 +1,8 @@
 """Duplicates in real folders, Parquet and IDX files, from the pictures to the file of duplicates."""
 
+import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,14 @@ import pytest
 from PIL import Image
 
 from prelabel import __main__ as cli
-from prelabel.duplicates.fingerprints import Fingerprints, fingerprint
+from prelabel.duplicates.fingerprints import Fingerprints, batches_of, fingerprint
 from prelabel.duplicates.table import read_duplicates
 from prelabel.errors import InputError
 from prelabel.progress import Progress
-from prelabel.sources import Source, open_source
+from prelabel.sources import Sample, Source, open_source
 from support.datasets import write_idx
 from support.pictures import encoded, picture
+from support.samples import ListSource
 
 
 def run(*arguments: object) -> int:
@@ -189,6 +192,16 @@ def test_an_earlier_result_is_replaced(pile: Path) -> None:
     (pile / "7-same-bytes.png").unlink()
     assert run("--input", pile, "--output", output) == 0
     assert read_duplicates(output)[1].exact == 1
+
+
+def test_large_files_are_worked_on_in_smaller_batches() -> None:
+    class Photos(ListSource):
+        def read(self, start: int, stop: int) -> Iterator[Sample]:
+            return (dataclasses.replace(one, content=bytes(20 << 20)) for one in super().read(start, stop))
+
+    found = [(rows, [one.id for one in batch]) for rows, batch in batches_of(Photos(12), [range(1, 7), range(8, 10)])]
+    assert [rows for rows, _ in found] == [range(1, 5), range(5, 7), range(8, 10)]
+    assert all(ids == [f"{i:05d}" for i in rows] for rows, ids in found)
 
 
 def test_a_source_that_ends_early_is_an_error(pile: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prelabel.decoders import decoded_by_processes
 from prelabel.errors import (
     InputError,
 )
@@ -15,7 +16,7 @@ from prelabel.feed import Cut, decoded_by_threads, pixel_batches
 from prelabel.images import ImageSpec, Pixels
 from prelabel.predictions import PredictionBatch
 from prelabel.sources import IdxSource
-from support.bulk_runs import bulk
+from support.bulk_runs import bulk, rows
 from support.datasets import write_idx
 from support.samples import SPEC, ListModel, ListPredictor, ListSource, answer_for
 
@@ -48,6 +49,26 @@ def test_reading_ahead_is_bounded(tmp_path: Path, window: int, threads: int) -> 
     assert len(ahead) == 120  # shards of ten are batches of 4, 4 and 2
     # In flight, decoded or being decoded, and the one that is being read.
     assert 0 < max(ahead) <= 4 * (window + 2 * threads + 1)
+
+
+class Photos(ListSource):
+    """Files of 20 MiB, which are no images."""
+
+    def read(self, start: int, stop: int) -> Iterator[Any]:
+        for sample in super().read(start, stop):
+            yield dataclasses.replace(sample, content=bytes(20 << 20))
+
+
+def test_large_files_make_smaller_batches_and_the_same_shards(tmp_path: Path) -> None:
+    predictor = ListPredictor()
+    summary = bulk(tmp_path / "out", Photos(25), predictor, batch_size=8)
+    assert predictor.batch_sizes == [4, 4, 2, 4, 4, 2, 4, 1]  # of 80 MiB: the one that reaches 64 MiB is the last
+    assert (summary.errors, summary.shards_written) == (25, 3)
+    assert [row["id"] for row in rows(tmp_path / "out")] == [f"{i:05d}" for i in range(25)]
+    cut = Cut(SPEC, shard_size=10, batch_size=8)
+    for decoded in (decoded_by_threads, decoded_by_processes):
+        found = [len(one.batch.ids) for one in decoded(Photos(25), [range(10), range(20, 25)], cut, 1)]
+        assert found == [4, 4, 2, 4, 1]
 
 
 def test_batches_are_no_larger_than_the_server_and_memory_allow(tmp_path: Path) -> None:

@@ -90,6 +90,14 @@ def test_what_cannot_be_read_is_a_sample_with_an_error(tmp_path: Path) -> None:
         samples[1].pixels(ImageSpec(8, 8, 1))
 
 
+def test_a_file_too_large_to_be_an_image_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"a")
+    with (tmp_path / "b.png").open("wb") as file:
+        file.truncate((2 << 30) + 1)  # takes no room on the disk
+    found = [(one.error, one.content_bytes) for one in open_source(tmp_path).read(0, 2)]
+    assert found == [(None, 1), ("cannot be read: 2147483649 bytes are over the limit of 2147483648 bytes", 0)]
+
+
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, "a.png", "closed/b.png")
     scandir = os.scandir

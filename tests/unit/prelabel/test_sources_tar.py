@@ -93,6 +93,16 @@ def test_what_is_no_image_file_is_left_out_and_links_are_errors(tmp_path: Path) 
     ]
 
 
+def test_a_member_too_large_to_be_an_image_is_not_read(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("a.png")
+    member.size = (2 << 30) + 512
+    with (tmp_path / "t.tar").open("wb") as file:
+        file.write(member.tobuf())
+        file.truncate(512 + member.size + 1024)  # takes no room on the disk
+    errors = [one.error for one in open_source(tmp_path / "t.tar").read(0, 1)]
+    assert errors == ["cannot be read: 2147484160 bytes are over the limit of 2147483648 bytes"]
+
+
 def test_names_may_be_long_and_not_utf8(tmp_path: Path) -> None:
     long = "x" * 300
     for kind in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):

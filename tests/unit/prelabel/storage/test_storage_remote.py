@@ -198,6 +198,21 @@ def test_many_objects_come_in_their_order(root: str) -> None:
     assert [one.content for one in open_source(root).read(0, count)] == [b"%d" % i for i in range(count)]
 
 
+def test_large_objects_are_asked_for_in_smaller_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = fsspec.filesystem("memory")
+    together: list[int] = []
+
+    def counted(self: object, keys: list[str], *rest: object, **options: object) -> list[bytes]:
+        together.append(len(keys))
+        return [bytes(20 << 20) if "large" in key else b"1" for key in keys]
+
+    monkeypatch.setattr(type(files), "cat_ranges", counted)
+    names = [f"{'large' if 16 <= i < 89 else 'small'}-{i:03d}" for i in range(160)]
+    found = [len(one) for one in open_storage("memory://pile").read_many(names) if isinstance(one, bytes)]
+    assert found == [20 << 20 if "large" in name else 1 for name in names]
+    assert together == [16, 64, 3, 3, 3, 3, 64, 4]
+
+
 def test_a_path_where_nothing_lies_is_named(root: str) -> None:
     fill(root, x=b"1")
     with pytest.raises(InputError, match=rf"input {root}/nothing does not exist"):
