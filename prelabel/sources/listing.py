@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from urllib.parse import unquote
 
 from prelabel.errors import InputError
 from prelabel.reading import readable
@@ -71,7 +72,11 @@ class ListSource:
         if is_url(line):
             scheme, _, rest = line.partition("://")
             host, _, name = rest.partition("/")
-            root = f"{scheme}://{host}" if scheme != "file" else f"file://{host}/"
+            root = f"{scheme}://{host}"
+            if scheme == "file":  # as pathlib and browsers write it: what is no plain sign is escaped
+                root, name = f"file://{host}/", unquote(name, errors="surrogateescape")
+                if "\0" in name:
+                    raise InputError("a zero byte (%00), which no file name has")
         elif line.startswith("/"):
             root, name = "/", line.lstrip("/")
         elif isinstance(self._storage, LocalStorage):

@@ -37,6 +37,19 @@ def test_lines_are_paths_beside_the_list_elsewhere_or_urls(tmp_path: Path) -> No
         assert [one.content for one in section.read(start, 7)] == [one.content for one in found[start:]]
 
 
+def test_file_urls_are_read_as_pathlib_writes_them(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a b.png", "Äpfel #1 50%.png", "\udcff.png")]
+    for i, path in enumerate(paths):
+        path.write_bytes(b"%d" % i)
+    urls = [path.as_uri() for path in paths]
+    source = open_source(write(tmp_path / "list.txt", *urls))
+    found = list(source.read(0, 3))
+    assert [one.content for one in found] == [b"0", b"1", b"2"]
+    assert [one.id for one in found] == urls
+    assert [one.path for one in found[:2]] == [str(path) for path in paths[:2]]
+    assert [size for _, size in source.entries()] == [1, 1, 1]
+
+
 def test_lists_from_windows_are_read(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.png\r\nb.png\r\n")
     assert [one.id for one in open_source(tmp_path / "list.txt").read(0, 2)] == ["a.png", "b.png"]
@@ -50,6 +63,7 @@ def test_lists_from_windows_are_read(tmp_path: Path) -> None:
         ([""], r"holds no images \(0 rows\)"),
         (["a.png", "x\0.png"], "line 2: a zero byte"),
         (["a.png", "ftp://host/b.png"], "line 2: ftp:// is not supported"),
+        (["a.png", "file:///b%00.png"], "line 2: a zero byte"),
     ],
 )
 def test_lists_that_cannot_be_used_name_the_line(tmp_path: Path, lines: list[str], message: str) -> None:
