@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prelabel.errors import InputError
 from prelabel.reading import readable
 from prelabel.sources.base import PixelRows, Sample
-from prelabel.storage import Storage, locate
+from prelabel.storage import Storage, locate, printable
 
 _IMAGES_NAME = re.compile(r"^.+-images[-.]idx3-ubyte(\.gz)?$")
 _NAME_END = re.compile(r"-images([-.])idx3(?=-ubyte(\.gz)?$)")
@@ -76,7 +76,8 @@ class IdxSource:
         labels = read_idx(self._storage, name, 1)
         if len(labels) != len(self.images):
             raise InputError(
-                f"{self._storage.shown(name)} has {len(labels)} labels, but {self._name} has {len(self.images)} images"
+                f"{self._storage.shown(name)} has {len(labels)} labels, but {printable(self._name)} has "
+                f"{len(self.images)} images"
             )
         return labels
 
@@ -89,7 +90,7 @@ class IdxSource:
 
     def entries(self) -> Iterator[tuple[str, int]]:
         """Yields the file."""
-        yield self._name, self._storage.size_bytes(self._name)
+        yield printable(self._name), self._storage.size_bytes(self._name)
 
     def __len__(self) -> int:
         return len(self.images)

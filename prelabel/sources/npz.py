@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from prelabel.errors import InputError
 from prelabel.reading import readable
 from prelabel.sources.base import Sample
-from prelabel.storage import Storage, locate
+from prelabel.storage import Storage, locate, printable
 
 IMAGES, LABELS = "images", "labels"
 
@@ -112,7 +112,7 @@ class NpzSource:
 
     def entries(self) -> Iterator[tuple[str, int]]:
         """Yields the file."""
-        yield self._name, self._storage.size_bytes(self._name)
+        yield printable(self._name), self._storage.size_bytes(self._name)
 
     def __len__(self) -> int:
         return self._shape[0]

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from prelabel.bulk import BulkConfig, run_bulk
 from prelabel.errors import InputError
 from prelabel.manifest import MANIFEST_FILE, what_changed, write_manifest
-from prelabel.sources import FolderSource
+from prelabel.sources import FolderSource, open_source
 from prelabel.storage_local import LocalStorage
 from prelabel.table import read_predictions
+from support.datasets import write_idx
 from support.samples import ListPredictor
 
 
@@ -76,6 +79,16 @@ def test_a_manifest_that_a_kill_prevented_is_made_by_the_next_run(tmp_path: Path
     fill(pile, "b.png")
     with pytest.raises(InputError, match=r"1 added \(b\.png\)"):
         label(pile, output)
+
+
+def test_names_that_are_not_utf8_are_kept_escaped(tmp_path: Path) -> None:
+    output, images = LocalStorage(tmp_path), np.zeros((1, 2, 2), np.uint8)
+    write_idx(tmp_path / "\udcff-images-idx3-ubyte.gz", images)
+    with (tmp_path / "\udcff.npz").open("wb") as file:
+        np.savez(file, images=images)
+    for name in ("\udcff-images-idx3-ubyte.gz", "\udcff.npz"):
+        write_manifest(output, open_source(tmp_path / name), "hash")
+        assert pq.read_table(tmp_path / MANIFEST_FILE)["name"].to_pylist() == [name.replace("\udcff", "\\xff")]
 
 
 def test_an_input_larger_than_one_batch_is_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
