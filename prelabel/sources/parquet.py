@@ -67,7 +67,7 @@ class ParquetSource:
 
         Raises:
             InputError: pyarrow is missing, a file cannot be read, a column is missing or of another type, a label has
-                no class name, or an id occurs twice.
+                no class name, an id occurs twice, or the rows of two files would be numbered alike.
         """
         try:
             import pyarrow.parquet as pq
@@ -92,6 +92,17 @@ class ParquetSource:
             self._files.append(_File(name, path, size, start, groups, tuple(columns), classes))
             start += sum(groups)
         check_ids(ids)
+        self._check_stems()
+
+    def _check_stems(self) -> None:
+        stems: dict[str, _File] = {}
+        for file in self._files:
+            other = stems.setdefault(_stem(file.name), file)
+            if other is not file and not (ID_COLUMN in file.columns and ID_COLUMN in other.columns):
+                raise InputError(
+                    f"{printable(other.name)} and {printable(file.name)} in {self._storage.shown()} would give the "
+                    "same ids: rename one"
+                )
 
     @property
     def manifest_hash(self) -> str:

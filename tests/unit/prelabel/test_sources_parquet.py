@@ -111,6 +111,18 @@ def test_ids_are_unique_over_all_files(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
+def test_files_whose_rows_would_be_numbered_alike_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "t.PARQUET", image=[b"a"])
+    write(tmp_path / "t.parquet", image=[b"b"])
+    with pytest.raises(InputError, match=r"t\.PARQUET and t\.parquet in .* would give the same ids: rename one"):
+        open_source(tmp_path)
+    write(tmp_path / "t.PARQUET", image=[b"a"], id=["x"])
+    with pytest.raises(InputError, match="would give the same ids"):
+        open_source(tmp_path)
+    write(tmp_path / "t.parquet", image=[b"b"], id=["y"])
+    assert [one.id for one in read(tmp_path)] == ["x", "y"]
+
+
 def test_rows_without_an_id_are_numbered_and_unique_too(tmp_path: Path) -> None:
     path = write(tmp_path / "t.parquet", image=[b"a", b"b", b"c"], id=["x", None, "t/000002"])
     assert [one.id for one in read(path)] == ["x", "t/000001", "t/000002"]
