@@ -17,7 +17,7 @@ from prelabel.sources.idx import IdxSource, is_idx_images
 from prelabel.sources.listing import ListSource
 from prelabel.sources.npz import NpzSource, is_npz
 from prelabel.sources.parquet import ParquetSource, is_table
-from prelabel.sources.tar import TarSource, is_tar
+from prelabel.sources.tar import TarSource, is_packed_tar, is_tar
 from prelabel.storage import Storage, locate, open_storage, printable
 
 __all__ = [
@@ -63,17 +63,26 @@ def open_source(path: Path | str) -> Source:
     return source
 
 
-def warn_of_left_out(source: FolderSource, shown: str) -> None:
-    """Logs which image files of a folder, called `shown`, are not read."""
+def warn_of_left_out(source: FolderSource | TarSource, shown: str) -> None:
+    """Logs which image files of a folder or of tar files, called `shown`, are not read."""
     if source.left_out:
         endings = ", ".join(f"{count:,} {ending}" for ending, count in source.left_out.most_common())
         logger.warning("left out of %s, since they are not read: %s; convert them to .png or .jpg", shown, endings)
 
 
+def _warn_of_packed(storage: Storage, names: list[str]) -> None:
+    packed = [printable(name) for name in names if is_packed_tar(name) and not name.startswith(".")]
+    if packed:
+        some = f"{', '.join(packed[:3])}{', ...' if len(packed) > 3 else ''}"
+        what = f"{len(packed):,} packed tar file{'s' if len(packed) > 1 else ''} ({some})"
+        logger.warning("left out of %s, since they are not read: %s; unpack them to .tar", storage.shown(), what)
+
+
 def open_tables_or_shards(storage: Storage, names: list[str]) -> Source | None:
     """Opens the Parquet files or the tar shards among some names of a folder; None where there are neither.
 
-    Hidden files are left out: macOS puts a `._train.parquet` beside each copy of `train.parquet`.
+    Hidden files are left out: macOS puts a `._train.parquet` beside each copy of `train.parquet`. Packed tar files, and
+    members in formats that are not read, are left out and logged.
 
     Raises:
         InputError: There are both, or one cannot be used.
@@ -85,9 +94,14 @@ def open_tables_or_shards(storage: Storage, names: list[str]) -> Source | None:
             f"{storage.shown()} holds Parquet files ({tables[0]}, ...) and tar files ({shards[0]}, ...): name one "
             f"kind, for example {storage.shown('*.tar')}"
         )
+    if not tables and not shards:
+        return None
+    _warn_of_packed(storage, names)
     if tables:
         return ParquetSource(storage, tables)
-    return TarSource(storage, shards) if shards else None
+    source = TarSource(storage, shards)
+    warn_of_left_out(source, storage.shown(shards[0]) if len(names) == 1 else storage.shown())
+    return source
 
 
 def _matched(path: Path | str) -> Source | None:
@@ -117,7 +131,7 @@ def _open(storage: Storage, name: str) -> Source:
         return NpzSource(name, storage)
     if posixpath.splitext(name)[1] == ".txt":
         return ListSource(name, storage)
-    hint = ": unpack it to a .tar" if name.endswith((".tar.gz", ".tgz", ".tar.zst")) else ""
+    hint = ": unpack it to a .tar" if is_packed_tar(name) else ""
     if is_image_name(name):
         hint = f": name the folder that it lies in, {storage.shown()}"
     raise InputError(
@@ -127,8 +141,10 @@ def _open(storage: Storage, name: str) -> Source:
 
 
 def _open_folder(storage: Storage) -> Source:
-    source = open_tables_or_shards(storage, storage.names())
+    names = storage.names()
+    source = open_tables_or_shards(storage, names)
     if source is None:
+        _warn_of_packed(storage, names)
         return FolderSource(storage)
     if len(FolderSource(storage)):
         what, pattern = ("tar", "*.tar") if isinstance(source, TarSource) else ("Parquet", "*.parquet")

@@ -6,6 +6,7 @@ import json
 import os
 import posixpath
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -14,7 +15,7 @@ from prelabel.errors import InputError
 from prelabel.reading import readable, reason
 from prelabel.sources.base import Sample
 from prelabel.sources.names import Names
-from prelabel.sources.tar_index import LABEL_SUFFIXES, NOT_A_FILE, Damage, Entry, index
+from prelabel.sources.tar_index import LABEL_SUFFIXES, NOT_A_FILE, Entry, Findings, index
 from prelabel.storage import MAX_FILE_BYTES, Storage, printable
 
 MAX_LABEL_BYTES = 64 << 10
@@ -27,6 +28,11 @@ _NO_LABEL = -1
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 """First bytes of files that are packed as a whole, in which no image has a place of its own."""
+
+
+_PACKED_SUFFIXES = (
+    ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz", ".tar.lz4"
+)  # fmt: skip
 
 
 @dataclass
@@ -75,6 +81,8 @@ class TarSource:
         """
         self._storage = storage
         self._shards: list[_Shard] = []
+        self.left_out: Counter[str] = Counter()
+        """Ending of image files that are not read -> members."""
         start = 0
         for name in names:
             shard = self._read_index(name, start)
@@ -92,7 +100,7 @@ class TarSource:
                 )
 
     def _read_index(self, name: str, start: int) -> _Shard:
-        damage = Damage()
+        findings = Findings()
         with readable(f"{self._storage.shown(name)} cannot be read", OSError):
             shard = _Shard(name, self._storage.size_bytes(name), start)
             with self._storage.open(name) as file:
@@ -100,10 +108,11 @@ class TarSource:
                 if packed := next((how for start, how in _COMPRESSED.items() if first.startswith(start)), None):
                     raise InputError(f"{self._storage.shown(name)} is packed by {packed}: unpack it to a plain .tar")
                 file.seek(0)
-                for entry in index(file, shard.size, damage):
+                for entry in index(file, shard.size, findings):
                     shard.add(entry)
-        if damage.text is not None:
-            shard.damage = f"{self._storage.shown(name)} is {damage.text}; what follows is lost: get the file again"
+        self.left_out += findings.left_out
+        if findings.damage is not None:
+            shard.damage = f"{self._storage.shown(name)} is {findings.damage}; what follows is lost: get the file again"
         return shard
 
     @property
@@ -171,6 +180,11 @@ class TarSource:
 def is_tar(name: str) -> bool:
     """True for names of tar files."""
     return posixpath.splitext(name)[1].lower() == ".tar"
+
+
+def is_packed_tar(name: str) -> bool:
+    """True for names of tar files that are packed as a whole, which are not read."""
+    return name.lower().endswith(_PACKED_SUFFIXES)
 
 
 def parse_label(suffix: str, content: bytes) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
-from prelabel.images import IMAGE_SUFFIXES
+from prelabel.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from prelabel.storage import printable
 
 LABEL_SUFFIXES = ("cls", "json", "txt")
@@ -43,42 +43,51 @@ class Entry:
 class _Group:
     key: str
     images: list[tuple[str, int, int]] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    """Endings of images in formats that are not read."""
     labels: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass
-class Damage:
-    """Filled when all entries were taken."""
+class Findings:
+    """What there is to tell about a shard; whole when all entries were taken."""
 
-    text: str | None = None
+    damage: str | None = None
     """Why what follows the last entry cannot be read; None where the shard is whole."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Ending of image files that are not read -> members, of samples without any image that is."""
 
 
-def index(file: IO[bytes], size: int, damage: Damage) -> Iterator[Entry]:
-    """Yields the images of a shard in their order; damage ends it early and is told in `damage`.
+def index(file: IO[bytes], size: int, findings: Findings) -> Iterator[Entry]:
+    """Yields the images of a shard in their order; damage ends it early and is told in `findings`.
 
     Args:
         file: The shard, at its start.
         size: Its bytes.
-        damage: What is filled in at the end.
+        findings: What is filled in on the way.
     """
     seen: Counter[str] = Counter()
     group = _Group("")
-    for name, offset, length in _members(file, size, damage):
+    for name, offset, length in _members(file, size, findings):
         folder, base = posixpath.split(name)
         stem, _, suffix = base.partition(".")
         key = posixpath.join(folder, stem)
         if key != group.key:  # a sample's members lie next to each other
-            yield from _entries(group, seen)
+            yield from _entries(group, seen, findings)
             group = _Group(key)
-        if f".{suffix.lower().rpartition('.')[2]}" in IMAGE_SUFFIXES:
+        ending = f".{suffix.lower().rpartition('.')[2]}"
+        if ending in IMAGE_SUFFIXES:
             group.images.append((suffix, offset, length))
+        elif ending in OTHER_IMAGE_SUFFIXES:
+            group.others.append(ending)
         elif suffix.lower() in LABEL_SUFFIXES and length != NOT_A_FILE:
             group.labels[suffix.lower()] = (offset, length)
-    yield from _entries(group, seen)
+    yield from _entries(group, seen, findings)
 
 
-def _entries(group: _Group, seen: Counter[str]) -> Iterator[Entry]:
+def _entries(group: _Group, seen: Counter[str], findings: Findings) -> Iterator[Entry]:
+    if not group.images:  # beside x.jpg, x.heic is the same picture, and x.pgm a mask or a depth
+        findings.left_out.update(group.others)
     # Beside x.png, x.mask.png is no image of its own. But x.v1.png and x.v2.png are, and so are x.png and x.jpg.
     images = [image for image in group.images if "." not in image[0]] or group.images
     label = next(((i, *group.labels[one]) for i, one in enumerate(LABEL_SUFFIXES) if one in group.labels), None)
@@ -91,7 +100,7 @@ def _entries(group: _Group, seen: Counter[str]) -> Iterator[Entry]:
         yield Entry(identity, offset, size, label)
 
 
-def _members(file: IO[bytes], size: int, damage: Damage) -> Iterator[tuple[str, int, int]]:
+def _members(file: IO[bytes], size: int, findings: Findings) -> Iterator[tuple[str, int, int]]:
     """Yields name, first byte and bytes of each member that is whole."""
     position = 0
     try:
@@ -104,7 +113,7 @@ def _members(file: IO[bytes], size: int, damage: Damage) -> Iterator[tuple[str, 
                 regular = member.isreg() and not member.issparse()
                 if regular and member.offset_data + member.size > size:
                     there = max(size - member.offset_data, 0)
-                    damage.text = (
+                    findings.damage = (
                         f"cut short at byte {size}, within the member {printable(member.name)!r} ({there} of "
                         f"{member.size} bytes are there)"
                     )
@@ -116,10 +125,10 @@ def _members(file: IO[bytes], size: int, damage: Damage) -> Iterator[tuple[str, 
                     continue
                 yield name, member.offset_data, member.size if regular else NOT_A_FILE
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-        damage.text = f"damaged at byte {position}: {' '.join(str(error).split())}"
+        findings.damage = f"damaged at byte {position}: {' '.join(str(error).split())}"
         return
     # tarfile takes a damaged header, as well as the end of the file, for the end of the archive.
-    damage.text = _what_follows(file, position, size)
+    findings.damage = _what_follows(file, position, size)
 
 
 def _what_follows(file: IO[bytes], position: int, size: int) -> str | None:
