@@ -57,10 +57,12 @@ class BulkConfig:
     window: int = 4
     """Requests in flight: enough to hide the network behind inference."""
     decode_threads: int = 0
-    """Threads that decode images; 0 takes one per core, at most 8."""
+    """Threads that decode images, and no processes unless --decode-processes asks for them; 0 takes one per core, at
+    most 8."""
     decode_processes: int | None = None
     """Processes that read and decode images in the place of threads, which share one core while images are small; 0
-    takes none. Unless given: one per core from 20,000 images on, which repay the time that they take to start."""
+    takes none. Unless given: one per core from 20,000 images on, which repay the time that they take to start, and none
+    beside --decode-threads."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "shard_size", "batch_size", "window"):
@@ -82,7 +84,7 @@ class BulkConfig:
         if self.decode_processes is not None:
             return self.decode_processes
         holds_pixels = isinstance(source, IdxSource | NpzSource)
-        return 0 if images < WORTH_PROCESSES or holds_pixels else usable_cores()
+        return 0 if self.decode_threads or images < WORTH_PROCESSES or holds_pixels else usable_cores()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prelabel.bulk import BulkConfig
+from prelabel.bulk import WORTH_PROCESSES, BulkConfig
+from prelabel.engine_base import usable_cores
 from prelabel.errors import (
     ImageError,
     InputError,
@@ -228,6 +229,22 @@ def test_errors_of_the_server_become_rows(tmp_path: Path) -> None:
 def test_options_that_cannot_be_are_named(name: str) -> None:
     with pytest.raises(InputError, match=f"--{name.replace('_', '-')} -1 is not usable"):
         BulkConfig(Path("out"), **{name: -1})
+
+
+@pytest.mark.parametrize(
+    ("options", "images", "processes"),
+    [
+        ({}, WORTH_PROCESSES - 1, 0),
+        ({}, WORTH_PROCESSES, usable_cores()),
+        ({"decode_threads": 4}, WORTH_PROCESSES, 0),
+        ({"decode_threads": 4, "decode_processes": 3}, 10, 3),
+        ({"decode_processes": 0}, WORTH_PROCESSES, 0),
+    ],
+)
+def test_processes_decode_large_piles_unless_something_else_was_asked_for(
+    options: dict[str, int], images: int, processes: int
+) -> None:
+    assert BulkConfig(Path("out"), **options).processes_for(ListSource(images), images) == processes  # type: ignore[arg-type]
 
 
 def test_a_broken_image_is_an_image_error() -> None:
