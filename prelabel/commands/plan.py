@@ -3,7 +3,7 @@
 import json
 import shlex
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -126,7 +126,7 @@ def execute(options: Plan) -> int:
         output=output,
         speed=speed,
         time=time_needed(speed, len(source) if output is None else output.images_to_do, cores),
-        next_command=_next_command(options, output),
+        next_command=next_command(options, output),
     )
     print(json.dumps(asdict(facts), indent=2) if options.json else to_text(facts))
     return 0
@@ -159,12 +159,13 @@ def _shares_cores(predictor: Predictor | None) -> bool:
     return isinstance(predictor, EmbeddedPredictor) and not on_gpu(predictor.engine)
 
 
-def _next_command(options: Plan, output: OutputFacts | None) -> str:
+def next_command(options: Plan, output: OutputFacts | None) -> str:
+    """Returns the command that does what was planned, with every option that was given and that it knows."""
     if output is not None and output.images_to_do == 0:
         return shlex.join(["prelabel", "info", output.path])
     words = ["prelabel", "run", "--input", options.input]
     if options.server is not None:
-        words += ["--server", options.server]
+        words += ["--server", options.server, *_given(options.connection)]
     else:
         words += ["--model", str(options.model) if options.model is not None else "BUNDLE"]
     there = None if output is None else output.shard_size_there
@@ -175,4 +176,16 @@ def _next_command(options: Plan, output: OutputFacts | None) -> str:
     for name in ("device", "runtime", "precision"):
         if options.model is not None and getattr(options, name) != "auto":
             words += [f"--{name}", getattr(options, name)]
+    if options.model is not None and options.threads:
+        words += ["--threads", str(options.threads)]
     return shlex.join(words)
+
+
+def _given(connection: Connection) -> list[str]:
+    """Returns the options that make a connection."""
+    words = []
+    for option in fields(connection):
+        value = getattr(connection, option.name)
+        if value != option.default:
+            words += [f"--{option.name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return words

@@ -9,9 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tyro
 from conftest import write_tiny_bundle
 from PIL import Image
 
+from prelabel.commands.plan import Plan, next_command
+from prelabel.commands.run import Run
+from prelabel.connection import Connection
 from prelabel.planning import plan as planning
 from prelabel.planning import speed
 from prelabel.sources import open_source
@@ -138,6 +142,23 @@ def test_the_next_command_runs_and_the_plan_says_what_it_did(
     assert (facts["output"]["shards_done"], facts["output"]["images_to_do"]) == (5, 0)
     assert facts["output"]["obstacle"] is None
     assert facts["next_command"] == f"prelabel info {output}"
+
+
+def test_the_next_command_has_all_that_was_given() -> None:
+    ways = [
+        Connection(tls=True, token_over_plaintext=True),
+        Connection(tls_ca=Path("my ca.pem"), tls_certificate=Path("c.pem"), tls_key=Path("k.pem"), tls_server_name="x"),
+    ]
+    for connection in ways:
+        words = shlex.split(next_command(Plan("pile", server="host:1", connection=connection), None))
+        wanted = tyro.cli(Run, args=words[2:], config=(tyro.conf.FlagCreatePairsOff,))
+        assert (wanted.server, wanted.connection) == ("host:1", connection)
+    assert next_command(Plan("pile", server="host:1"), None) == (
+        "prelabel run --input pile --server host:1 --output predictions"
+    )
+    assert next_command(Plan("pile", model=Path("bundle"), runtime="openvino", threads=3), None) == (
+        "prelabel run --input pile --model bundle --output predictions --runtime openvino --threads 3"
+    )
 
 
 def test_it_says_why_an_output_directory_cannot_be_used(
