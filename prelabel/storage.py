@@ -45,6 +45,9 @@ class Storage(Protocol):
     def names(self, folder: str = "") -> list[str]:
         """Returns the sorted names of all files and folders directly in it, or in a sub-folder; folders end in `/`."""
 
+    def sizes(self) -> dict[str, int]:
+        """Returns name -> bytes of all files directly in it, by one listing; none that cannot be looked at."""
+
     def walk(self) -> "Iterator[tuple[str, int | None]]":
         """Yields name and size in bytes of all files below the folder, in the order of their names.
 

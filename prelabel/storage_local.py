@@ -73,6 +73,16 @@ class LocalStorage:
         with os.scandir(self.path / folder) as entries:
             return sorted(f"{entry.name}/" if _is_folder(entry) else entry.name for entry in entries)
 
+    def sizes(self) -> dict[str, int]:
+        """See `Storage`."""
+        found = {}
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):  # a broken link
+                    if entry.is_file():
+                        found[entry.name] = entry.stat().st_size
+        return found
+
     def size_bytes(self, name: str) -> int:
         """See `Storage`."""
         return (self.path / name).stat().st_size

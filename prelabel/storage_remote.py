@@ -92,16 +92,22 @@ class RemoteStorage:
 
     def names(self, folder: str = "") -> list[str]:
         """See `Storage`."""
+        return sorted(name for name, _ in self._listed(folder))
+
+    def sizes(self) -> dict[str, int]:
+        """See `Storage`."""
+        return {name: size for name, size in self._listed("") if not name.endswith("/")}
+
+    def _listed(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Yields name and size of what is directly in a folder; the names of folders end in `/`."""
         with self._translated():
             entries = self._files.ls(self._key(folder), detail=True)
-        found = []
         for entry in entries:
             # Consoles make an empty object `folder/` for a folder.
             if entry["name"].strip("/") == self._key(folder):
                 continue
             name = posixpath.basename(entry["name"].rstrip("/"))
-            found.append(f"{name}/" if entry["type"] == "directory" else name)
-        return sorted(found)
+            yield f"{name}/" if entry["type"] == "directory" else name, entry["size"]
 
     def walk(self) -> Iterator[tuple[str, int | None]]:
         """See `Storage`."""

@@ -52,6 +52,9 @@ def test_a_local_folder_is_listed_read_written_and_emptied(tmp_path: Path) -> No
     (tmp_path / "sub").mkdir()
     storage.write("b", lambda file: file.write(b"12"))
     storage.write("sub/a", lambda file: file.write(b"3"))
+    (tmp_path / "broken").symlink_to("nothing")
+    assert storage.sizes() == {"b": 2}
+    (tmp_path / "broken").unlink()
     assert storage.names() == ["b", "sub/"]
     assert [storage.kind(name) for name in ("", "b", "sub", "sub/a", "x")] == [
         "folder", "file", "folder", "file", "nothing",

@@ -17,7 +17,7 @@ import pytest
 from prelabel.errors import InputError, StorageError
 from prelabel.sources import open_source
 from prelabel.storage import LOCK_FILE, open_storage
-from prelabel.storage_remote import READ_AHEAD_BYTES, READ_AT_ONCE
+from prelabel.storage_remote import READ_AHEAD_BYTES, READ_AT_ONCE, RemoteStorage
 from prelabel.table import read_predictions
 from support.buckets import bulk, fill, png
 from support.object_store import BUCKET
@@ -36,6 +36,7 @@ def test_a_folder_is_listed_read_written_and_emptied(root: str) -> None:
     objects = {"a/b.png": b"1", "a/c d#%é[1]*.png": b"22", "a/.hidden/x.png": b"", "a.txt": b"333", "b/.x.png": b"4"}
     storage = fill(root, **objects)
     assert storage.names() == ["a.txt", "a/", "b/"]
+    assert storage.sizes() == {"a.txt": 3}
     assert storage.names("a") == [".hidden/", "b.png", "c d#%é[1]*.png"]
     assert list(storage.walk()) == [("a.txt", 3), ("a/b.png", 1), ("a/c d#%é[1]*.png", 2)]
     assert [storage.kind(name) for name in ("", "a", "a.txt", "x")] == ["folder", "folder", "file", "nothing"]
@@ -181,6 +182,21 @@ def test_a_run_from_a_store_into_a_store_is_exact_and_resumes(root: str) -> None
     fill(root, **{"pile/99.png": png(9)})
     with pytest.raises(InputError, match=r"1 added \(99\.png\)"):
         bulk(f"{root}/pile", f"{root}/out")
+
+
+def test_a_run_that_is_taken_up_asks_for_no_size_one_by_one(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(root, **{f"pile/{i:02d}.png": png(i) for i in range(25)})
+    bulk(f"{root}/pile", f"{root}/out")
+    asked: list[str] = []
+    size_bytes = RemoteStorage.size_bytes
+
+    def counted(self: RemoteStorage, name: str) -> int:
+        asked.append(name)
+        return size_bytes(self, name)
+
+    monkeypatch.setattr(RemoteStorage, "size_bytes", counted)
+    assert bulk(f"{root}/pile", f"{root}/out").shards_skipped == 3
+    assert not [name for name in asked if name.startswith("part-")]
 
 
 def test_an_object_that_goes_between_listing_and_reading_is_an_error_row(root: str) -> None:
