@@ -22,7 +22,7 @@ from typing import Any
 
 from prelabel.errors import InputError
 from prelabel.feed import Batch
-from prelabel.manifest import MANIFEST_FILE, what_changed, write_manifest
+from prelabel.manifest import MANIFEST_FILE, other_contents, what_changed, write_manifest
 from prelabel.predictions import PredictionBatch, joined
 from prelabel.shards import Counts, Run, ShardStatistics, confidence_histogram, count_causes
 from prelabel.sources import Source
@@ -67,10 +67,10 @@ def claim(output: Storage, run: Run, source: Source, *, overwrite: bool) -> Run:
                 output.delete(name)
         # Replaced last: a kill before this leaves a run that resumes, not files without an owner.
         write_run(output, run)
-        write_manifest(output, source, run.manifest_hash)
+        write_manifest(output, source, run.manifest_hash, run.input)
         return run
     if MANIFEST_FILE not in names:  # a kill came before it
-        write_manifest(output, source, run.manifest_hash)
+        write_manifest(output, source, run.manifest_hash, run.input)
     return known
 
 
@@ -122,7 +122,8 @@ def _owner(output: Storage, names: Sequence[str], run: Run, source: Source, *, o
         "shards of size": (known.shard_size, run.shard_size),
     }
     if known.manifest_hash == run.manifest_hash:
-        del differences["predictions for input"]  # the same images, moved
+        # The same images, moved; or others of the same names and sizes.
+        differences["predictions for input"] = other_contents(output, run.manifest_hash, source, run.input) or ("", "")
     elif known.input == run.input:
         changed = what_changed(output, known.manifest_hash, source)
         changes = f": {changed}" if changed else ""

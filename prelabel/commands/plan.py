@@ -114,7 +114,7 @@ def execute(options: Plan) -> int:
         model = None if predictor is None else predictor.model()
     output = None
     if options.output is not None:
-        output = output_facts(options.output, source, model, options.shard_size, speed.row_bytes)
+        output = output_facts(options.output, source, options.input, model, options.shard_size, speed.row_bytes)
     facts = Facts(
         input=options.input,
         kind=type(source).__name__.removesuffix("Source").lower(),

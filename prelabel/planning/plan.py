@@ -9,6 +9,7 @@ from prelabel.duplicates.fingerprints import fingerprint
 from prelabel.duplicates.groups import find_groups
 from prelabel.duplicates.pairs import Near
 from prelabel.errors import InputError
+from prelabel.manifest import other_contents
 from prelabel.output import read_run
 from prelabel.planning.sample import SampleFacts
 from prelabel.planning.speed import Speed
@@ -145,13 +146,14 @@ def model_facts(model: Model, sample: SampleFacts) -> ModelFacts:
 
 
 def output_facts(
-    directory: str, source: Source, model: Model | None, shard_size: int, row_bytes: float | None
+    directory: str, source: Source, input_name: str, model: Model | None, shard_size: int, row_bytes: float | None
 ) -> OutputFacts:
     """Looks at an output directory that may not exist yet; writes nothing.
 
     Args:
         directory: As for `prelabel run --output`.
         source: The pile.
+        input_name: Its path or URL, as the user gave it.
         model: The model, where there is one.
         shard_size: Images per file of a new run.
         row_bytes: Size of a row in a file.
@@ -175,6 +177,8 @@ def output_facts(
             obstacle = f"it holds predictions for {run.input} with {run.images:,} images, of another or a changed input"
         elif model is not None and run.model_id != model.model_id:
             obstacle = f"it holds predictions of model {run.model_id}"
+        elif elsewhere := other_contents(output, run.manifest_hash, source, input_name):
+            obstacle = f"it holds predictions for input {elsewhere[0]}, not {elsewhere[1]}"
         elif run.shard_size != shard_size:
             obstacle = f"it holds shards of size {run.shard_size}: give --shard-size {run.shard_size}"
             shard_size_there = run.shard_size

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prelabel.errors import InputError
 from prelabel.images import IMAGE_SUFFIXES
-from prelabel.sources.base import PixelRows, PixelSource, Sample, Source, section
+from prelabel.sources.base import PixelRows, PixelSource, Sample, Source, SpotSource, section
 from prelabel.sources.batches import batches
 from prelabel.sources.folder import FolderSource, is_image_name
 from prelabel.sources.idx import IdxSource, is_idx_images
@@ -30,6 +30,7 @@ __all__ = [
     "PixelSource",
     "Sample",
     "Source",
+    "SpotSource",
     "TarSource",
     "batches",
     "is_image_name",

@@ -86,6 +86,21 @@ class SectionedSource(Protocol):
         """Returns a source whose images start..stop, under the same positions, are those of this one."""
 
 
+@runtime_checkable
+class SpotSource(Protocol):
+    """What a collection has beside `Source` whose manifest does not cover what is in its images."""
+
+    def spots(self, count: int) -> list[range]:
+        """Returns the positions of about `count` images, spread over the collection, that are fast to read."""
+
+
+def spread(images: int, count: int) -> list[int]:
+    """Returns `count` positions of `images`, evenly spaced; all where there are no more."""
+    if images <= count:
+        return list(range(images))
+    return [(2 * i + 1) * images // (2 * count) for i in range(count)]
+
+
 def section(source: Source, start: int, stop: int) -> Source:
     """Returns a source whose images start..stop are those of `source`, for sending it to another process."""
     return source.section(start, stop) if isinstance(source, SectionedSource) else source

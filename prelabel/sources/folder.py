@@ -11,7 +11,7 @@ from pathlib import Path
 from prelabel.errors import InputError
 from prelabel.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from prelabel.reading import reason
-from prelabel.sources.base import Sample
+from prelabel.sources.base import Sample, spread
 from prelabel.sources.names import Names, first_twice
 from prelabel.storage import Storage, open_storage, printable
 
@@ -77,6 +77,10 @@ class FolderSource:
         section = copy.copy(self)
         section._names, section._sizes, section._start = self._names.part(start, stop), array("q"), start
         return section
+
+    def spots(self, count: int) -> list[range]:
+        """Returns the positions of `count` files, one by one: the manifest does not cover what is in them."""
+        return [range(i, i + 1) for i in spread(len(self), count)]
 
     def __len__(self) -> int:
         return len(self._names)

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from prelabel.errors import InputError
 from prelabel.reading import readable
-from prelabel.sources.base import Sample
+from prelabel.sources.base import Sample, spread
 from prelabel.sources.folder import is_image_name, label_of, to_sample
 from prelabel.sources.names import Names
 from prelabel.storage import Storage, is_url, locate, open_storage, printable
@@ -113,6 +113,10 @@ class ListSource:
         section = copy.copy(self)
         section._lines, section._sizes, section._start = self._lines.part(start, stop), array("q"), start
         return section
+
+    def spots(self, count: int) -> list[range]:
+        """Returns the positions of `count` files, one by one: the manifest does not cover what is in them."""
+        return [range(i, i + 1) for i in spread(len(self), count)]
 
     def __len__(self) -> int:
         return len(self._lines)

@@ -5,13 +5,14 @@ import os
 import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import IO, Any
 
 import numpy as np
 
 from prelabel.errors import InputError
 from prelabel.reading import readable_parquet, reason
-from prelabel.sources.base import Sample
+from prelabel.sources.base import Sample, spread
 from prelabel.sources.columns import (
     ID_COLUMN,
     IMAGE_COLUMN,
@@ -117,6 +118,20 @@ class ParquetSource:
     def entries(self) -> Iterator[tuple[str, int]]:
         """Yields name and size in bytes of each file."""
         return ((printable(file.name), file.size) for file in self._files)
+
+    def spots(self, count: int) -> list[range]:
+        """Returns the first rows of row groups, about `count` in all: a row costs all that come before it in its group.
+
+        What is in the images the manifest covers only as far as their packed sizes tell it.
+        """
+        groups = [
+            range(start, stop)
+            for file in self._files
+            for start, stop in pairwise(accumulate(file.group_rows, initial=file.start))
+            if start < stop
+        ]
+        chosen = [groups[i] for i in spread(len(groups), count)]
+        return [rows[: -(-count // len(chosen))] for rows in chosen]
 
     def __len__(self) -> int:
         return sum(file.rows for file in self._files)

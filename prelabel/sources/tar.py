@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from prelabel.errors import InputError
 from prelabel.reading import readable, reason
-from prelabel.sources.base import Sample
+from prelabel.sources.base import Sample, spread
 from prelabel.sources.names import Names
 from prelabel.sources.tar_index import LABEL_SUFFIXES, NOT_A_FILE, Entry, Findings, index
 from prelabel.storage import MAX_FILE_BYTES, Storage, printable
@@ -134,6 +134,10 @@ class TarSource:
         section = copy.copy(self)
         section._shards = [one for one in self._shards if one.start < stop and start < one.start + one.rows]
         return section
+
+    def spots(self, count: int) -> list[range]:
+        """Returns the positions of `count` images, one by one: the manifest does not cover what is in them."""
+        return [range(i, i + 1) for i in spread(len(self), count)]
 
     def __len__(self) -> int:
         return sum(shard.rows for shard in self._shards)

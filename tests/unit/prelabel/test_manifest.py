@@ -43,7 +43,7 @@ def test_what_changed_is_counted_and_named(
 ) -> None:
     pile, output = fill(tmp_path / "pile", "a.png", "b.png", "c.png"), LocalStorage(tmp_path)
     before = FolderSource(pile)
-    write_manifest(output, before, before.manifest_hash)
+    write_manifest(output, before, before.manifest_hash, str(pile))
     fill(pile, *added)
     for name in removed:
         (pile / name).unlink()
@@ -87,7 +87,7 @@ def test_names_that_are_not_utf8_are_kept_escaped(tmp_path: Path) -> None:
     with (tmp_path / "\udcff.npz").open("wb") as file:
         np.savez(file, images=images)
     for name in ("\udcff-images-idx3-ubyte.gz", "\udcff.npz"):
-        write_manifest(output, open_source(tmp_path / name), "hash")
+        write_manifest(output, open_source(tmp_path / name), "hash", name)
         assert pq.read_table(tmp_path / MANIFEST_FILE)["name"].to_pylist() == [name.replace("\udcff", "\\xff")]
 
 
@@ -95,6 +95,6 @@ def test_an_input_larger_than_one_batch_is_kept_whole(tmp_path: Path, monkeypatc
     monkeypatch.setattr("prelabel.manifest._ROWS_AT_ONCE", 2)
     pile, output = fill(tmp_path / "pile", *(f"{i}.png" for i in range(5))), LocalStorage(tmp_path)
     before = FolderSource(pile)
-    write_manifest(output, before, before.manifest_hash)
+    write_manifest(output, before, before.manifest_hash, str(pile))
     fill(pile, "5.png")
     assert what_changed(output, before.manifest_hash, FolderSource(pile)) == "1 added (5.png)"
