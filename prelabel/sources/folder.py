@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import posixpath
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from prelabel.sources.base import Sample, spread
 from prelabel.sources.names import Names, first_twice
 from prelabel.storage import Storage, open_storage, printable
 
+_ESCAPED = re.compile("%(?:2F|5C|25|[01][0-9A-F]|7F)|^%2E")
 LABELLED_FOLDERS = ("labelled", "test")
 """Folders whose sub-folders are classes."""
 
@@ -100,9 +102,14 @@ def is_image_name(name: str) -> bool:
 
 
 def label_of(name: str) -> str | None:
-    """Returns the class that a relative path says, None where it says none."""
+    """Returns the class that a relative path says, None where it says none.
+
+    What `prelabel.adapters.pictures.folder_name` writes as %XX, since no folder's name can hold it, is read back.
+    """
     parts = name.split("/")
-    return parts[1] if len(parts) > 2 and parts[0] in LABELLED_FOLDERS else None
+    if len(parts) < 3 or parts[0] not in LABELLED_FOLDERS:
+        return None
+    return _ESCAPED.sub(lambda match: chr(int(match[0][1:], 16)), parts[1])
 
 
 def to_sample(identity: str, shown: str, content: bytes | OSError, label: str | None) -> Sample:

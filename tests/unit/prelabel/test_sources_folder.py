@@ -5,10 +5,14 @@ import pickle
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from prelabel.adapters.pictures import folder_name
 from prelabel.errors import ImageError, InputError, StorageError
 from prelabel.images import ImageSpec
 from prelabel.sources import FolderSource, open_source
+from prelabel.sources.folder import label_of
 
 
 def fill(root: Path, *names: str) -> Path:
@@ -179,3 +183,12 @@ def test_paths_that_are_no_collection_are_named(nothing: Path) -> None:
     os.mkfifo(nothing / "pipe")
     with pytest.raises(InputError, match=r"pipe is not a folder of images"):
         open_source(nothing / "pipe")
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20))
+def test_a_class_keeps_its_name_through_a_folder_of_ours(name: str) -> None:
+    assert label_of(f"labelled/{folder_name(name)}/1.png") == name
+
+
+def test_other_percent_signs_in_a_class_folder_stay() -> None:
+    assert label_of("labelled/50%20off%zz/1.png") == "50%20off%zz"
