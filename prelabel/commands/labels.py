@@ -1,5 +1,7 @@
 """`prelabel labels`."""
 
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +10,16 @@ from typing import Annotated
 import tyro
 
 from prelabel.audit.answers import given_answers, some
+from prelabel.audit.plan import PLAN_FILE
 from prelabel.audit.tasks import NONE_OF_THESE
 from prelabel.errors import InputError
 from prelabel.files import new_directory
-from prelabel.sources import Source, open_source
+from prelabel.selection.selection import SELECTION_FILE
+from prelabel.sources import IdxSource, NpzSource, Source, open_source
 from prelabel.spreadsheets import with_lost_zeros
 from prelabel.training_data import notes, open_labelled, write_training
+
+logger = logging.getLogger(__name__)
 
 HELP = """Makes training data of people's answers and the images that they are about.
 
@@ -67,7 +73,27 @@ def execute(options: Labels) -> int:
     return 0
 
 
+def _check_input(answers: Path, source: Source) -> None:
+    """Compares the input with that which `prelabel select` or `prelabel audit draw` noted beside the answers.
+
+    A folder may have got more images since; numbers of images mean others in another file.
+    """
+    for name in (SELECTION_FILE, PLAN_FILE):
+        try:
+            noted = json.loads((answers.parent / name).read_text())["manifest_hash"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if noted == source.manifest_hash:
+            continue
+        what = f"{answers} is about another input (manifest {noted[:12]}) than --input ({source.manifest_hash[:12]})"
+        if isinstance(source, IdxSource | NpzSource):
+            raise InputError(f"{what}, and its ids are numbers of images there: give that input")
+        logger.warning("%s: its answers go to the images of the same names", what)
+
+
 def _merged(files: Sequence[Path], source: Source) -> dict[str, str]:
+    for path in files:
+        _check_input(path, source)
     given = [(path, given_answers(path, known=())) for path in files]
     known: set[str] = set()
     if any(identity.isdecimal() for _, answers in given for identity in answers):
