@@ -116,6 +116,8 @@ def summarise(images: Path, wall_s: float) -> dict[str, object]:
         "errors": int((predicted < 0).sum()),
         "images_per_s": bulk["images_per_s"],
         "wall_s": wall_s,
+        "train_s": training["seconds"],
+        "train_memory_above_import_bytes": training["memory_above_import_bytes"],
         "labels": training["labels"],
         "seed": training["seed"],
         "model_id": bundle.model_id,

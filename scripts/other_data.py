@@ -119,8 +119,8 @@ def result(run: Run) -> runs.Entry:
 def table(content: dict[str, Any]) -> str:
     """Returns mean test errors by set and number of labels, and where the default does not pay."""
     lines = [
-        "| set | image | classes | labels | views | pile weighs up to | labels alone | `default` | gain | draws |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| set | image | classes | labels | views | pile weighs up to | steps | labels alone | `default` | gain | draws |",
+        "|" + "---|" * 11,
     ]
     entries = content["runs"]
     for name, counts in LABELS.items():
@@ -137,11 +137,12 @@ def table(content: dict[str, Any]) -> str:
             pairs = [run for run in here if run["variant"] == "default" and run["seed"] in both]
             # Where images have a plain border the pile weighs all: runs of older commits do not say it.
             weight = statistics.mean(run.get("pile_weight", 1.0) for run in pairs)
+            steps = " ".join(f"{count:,}" for count in sorted({run["steps"] for run in pairs}))
             size = "x".join(str(here[0]["input"][side]) for side in ("height", "width", "channels"))
             mark = " **does not pay**" if ours > alone + TOLERATED_POINTS else ""
             lines.append(
                 f"| {name} | {size} | {here[0]['classes']} | {labels:,} | {here[0]['augment']} | {weight:.2g} "
-                f"| {alone:.2f} % | {ours:.2f} % | {alone - ours:+.2f}{mark} | {len(both)} |"
+                f"| {steps} | {alone:.2f} % | {ours:.2f} % | {alone - ours:+.2f}{mark} | {len(both)} |"
             )
     commits = ", ".join(sorted({run["commit"][:12] for run in entries}))
     return "\n".join([*lines, "", f"`{content['command']}`, commits {commits}."])

@@ -99,6 +99,7 @@ def demo() -> str:
             "| `make demo` | |",
             "|---|---|",
             f"| wall time without installation | {result['wall_s'] / 60:.1f} min |",
+            *([f"| of that, training | {result['train_s'] / 60:.1f} min |"] if "train_s" in result else []),
             f"| test accuracy, 100 labels, seed {result['seed']} | {100 * result['test_accuracy']:.2f} % |",
             f"| pre-labels that are right, of {result['images']:,} | {100 * result['prelabel_accuracy']:.2f} % |",
             f"| pre-labelling end to end, through gRPC | {result['images_per_s']:,.0f} images/s |",
