@@ -119,7 +119,7 @@ def result(run: Run) -> runs.Entry:
 def table(content: dict[str, Any]) -> str:
     """Returns mean test errors by set and number of labels, and where the default does not pay."""
     lines = [
-        "| set | image | classes | labels | views | pile weighs up to | steps | labels alone | `default` | gain | draws |",
+        "| set | image | classes | labels | views | pile weight | steps | labels alone | `default` | gain | draws |",
         "|" + "---|" * 11,
     ]
     entries = content["runs"]

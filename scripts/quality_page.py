@@ -133,7 +133,7 @@ def cost(runs: list[Entry]) -> str:
     lines = [
         "| a run of `default`, 100 labels, beside another one | median | most | runs |",
         "|---|---|---|---|",
-        f"| seconds, one core each and other work on the machine | {statistics.median(seconds):,.0f} | {max(seconds):,.0f} "
+        f"| seconds, one core each, with other work | {statistics.median(seconds):,.0f} | {max(seconds):,.0f} "
         f"| {len(seconds)} |",
     ]
     if memory:
