@@ -43,8 +43,7 @@ class Collector:
             self._decode(sample, self._spec)
             return
         self._waiting.append(sample)
-        content = sample.content if sample.content is not None else b""
-        self._waiting_bytes += len(content) if isinstance(content, bytes) else content.nbytes
+        self._waiting_bytes += sample.content_bytes
         if self._waiting_bytes > WAITING_BYTES and any(waiting.label is not None for waiting in self._waiting):
             self._choose()
 

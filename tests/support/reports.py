@@ -112,3 +112,8 @@ def check(source: str, page: Page) -> None:
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert len(page.all("script")) == len(page.all("style")) == len(page.all("main")) == 1
     assert page.all("a")[0]["href"] == "#main"
+
+
+def shown(share: float, digits: int = 2) -> str:
+    """Returns a share as the page shows it."""
+    return f"{100 * share:.{digits}f}\u00a0%"

@@ -1,6 +1,5 @@
 """The page of `prelabel report`: well-formed, closed to the network, and its numbers are those of the predictions."""
 
-import json
 import re
 from collections import Counter
 from dataclasses import replace
@@ -11,11 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prelabel.audit.apply import ApplyConfig, apply
-from prelabel.audit.draw import DrawConfig, draw
-from prelabel.audit.pile import read_pile
-from prelabel.audit.plan import write_plan
-from prelabel.audit.suspects import SuspectConfig
 from prelabel.bundle import load_bundle
 from prelabel.errors import InputError
 from prelabel.report.causes import MAX_CAUSES, Causes
@@ -23,8 +17,8 @@ from prelabel.report.text import attribute, text
 from prelabel.shards import OTHER_CAUSES
 from prelabel.sources import FolderSource
 from prelabel.table import read_predictions
-from support.piles import CLASSES, make_pile, write_predictions
-from support.reports import HOSTILE, NOTHING, PredictedFolder, page_of, predicted_folder
+from support.piles import write_predictions
+from support.reports import HOSTILE, NOTHING, PredictedFolder, page_of, predicted_folder, shown
 
 COUNT = 240
 FAILED = {
@@ -37,10 +31,6 @@ FAILED = {
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> PredictedFolder:
     return predicted_folder(tmp_path_factory.mktemp("known"), COUNT, HOSTILE, failed=FAILED)
-
-
-def shown(share: float, digits: int = 2) -> str:
-    return f"{100 * share:.{digits}f}\u00a0%"
 
 
 def test_hostile_names_stay_text(known: PredictedFolder, tmp_path: Path) -> None:
@@ -137,80 +127,6 @@ def test_without_lanes_it_says_how_to_get_them(known: PredictedFolder, tmp_path:
     assert "There are no lanes" in page.text
     assert "prelabel audit draw" in page.text
     assert "Lanes" not in page.tables
-
-
-def test_lanes_and_their_certificate(tmp_path: Path) -> None:
-    pile = make_pile(tmp_path / "predictions", 3000, failed={3: "broken"})
-    plan = draw(read_pile(pile.directory), DrawConfig(alpha=0.02, size=900))
-    write_plan(tmp_path, plan)
-    answers = [f"{name},{CLASSES[pile.truth[row]]}" for name, row in zip(plan.ids, plan.rows, strict=True)]
-    (tmp_path / "tasks.csv").write_text("\n".join(["id,answer", *answers]) + "\n")
-    lanes = tmp_path / "lanes"
-    made = apply(ApplyConfig(), SuspectConfig(), tmp_path, tmp_path / "tasks.csv", pile.directory, lanes)
-    (pile.directory / "_run.json").write_text(
-        json.dumps({"model_id": "m1", "manifest_hash": "hash", "input": "<b>photos", "classes": list(CLASSES)})
-    )
-    # The answered tasks are labels, too.
-    inputs = replace(NOTHING, predictions=lanes, run=pile.directory, labels=str(tmp_path / "tasks.csv"))
-    source, page = page_of(inputs, tmp_path)
-    table = read_predictions(lanes)
-    lane = np.array(table["lane"].to_pylist())
-    assert (
-        f"{(table['error'].is_null().to_numpy() & np.isin(np.arange(3000), plan.rows)).sum():,} rows have one"
-        in page.text
-    )
-    # They decide the lanes of their own rows, so errors are not counted by lane; those of other labels are.
-    for line, name in zip(page.tables["Lanes"][1:], ("accept", "review", "suspect"), strict=True):
-        assert line == [name, f"{(lane == name).sum():,}", shown((lane == name).mean(), 1)]
-    every = [
-        f"{identity},{CLASSES[truth]}" for identity, truth in zip(table["id"].to_pylist(), pile.truth, strict=True)
-    ]
-    (tmp_path / "truth.csv").write_text("\n".join(["id,label", *every]) + "\n")
-    (tmp_path / "other").mkdir()
-    _, other = page_of(replace(inputs, labels=str(tmp_path / "truth.csv")), tmp_path / "other")
-    unlike = pile.label != pile.truth
-    for line, name in zip(other.tables["Lanes"][1:], ("accept", "review", "suspect"), strict=True):
-        labelled = (lane == name) & table["error"].is_null().to_numpy()
-        assert line[3:] == [
-            f"{labelled.sum():,}",
-            f"{(labelled & unlike).sum():,}",
-            shown((labelled & unlike).sum() / labelled.sum()) if labelled.any() else "\u2013",
-        ]
-    (certificate,) = made["certificates"]
-    step = certificate["steps"][certificate["accepted"]]
-    assert page.tables["Certificates"][1] == [
-        "all rows",
-        "2,999",
-        f"{step['size']:,}",
-        f"{step['threshold']:.9g}",
-        f"{step['audited']:,}",
-        f"{step['wrong']:,}",
-        shown(certificate["bound"]),
-    ]
-    assert "Certified: of the accepted rows, at most 2 % are wrong, with 95 % confidence." in page.text
-    for assumption in made["assumptions"]:
-        assert assumption.replace("`", "") in page.text
-    classes = page.tables["Classes"]
-    assert classes[0][3:6] == ["accept", "review", "suspect"]
-    labels = np.array(table["label"].to_pylist())
-    assert classes[1][3] == f"{((lane == 'accept') & (labels == 'cat')).sum():,}"
-    assert "By calibrated confidence" in page.tables
-    suspects = source.split('<section id="suspects"')[1].split("</section>")[0]
-    first = next(row for row in table.to_pylist() if row["lane"] == "suspect" and row["review_rank"] == 1)
-    assert re.findall(r"<dt>Id</dt><dd><bdi>([^<]+)</bdi>", suspects)[0] == first["id"]
-    assert "<b>photos" in page.text
-
-
-def test_a_sample_that_certifies_nothing_says_what_it_takes(tmp_path: Path) -> None:
-    pile = make_pile(tmp_path / "predictions", 500)
-    plan = draw(read_pile(pile.directory), DrawConfig(size=40))
-    write_plan(tmp_path, plan)
-    answers = [f"{name},{CLASSES[pile.truth[row]]}" for name, row in zip(plan.ids, plan.rows, strict=True)]
-    (tmp_path / "tasks.csv").write_text("\n".join(["id,answer", *answers]) + "\n")
-    made = apply(ApplyConfig(), SuspectConfig(), tmp_path, tmp_path / "tasks.csv", pile.directory, tmp_path / "lanes")
-    _, page = page_of(replace(NOTHING, predictions=tmp_path / "lanes"), tmp_path)
-    assert "Nothing is certified: no set of which at most 1 % are wrong" in page.text
-    assert f"{made['certificates'][0]['answers_to_draw']:,} answers, not 40" in page.tables["Certificates"][1][-1]
 
 
 def test_label_errors_come_from_a_sample_where_there_are_many(known: PredictedFolder, tmp_path: Path) -> None:
