@@ -146,7 +146,7 @@ def with_failures(batch: PredictionBatch, errors: dict[int, str], total: int) ->
     Raises:
         ValueError: `batch` does not hold exactly the items that are not in `errors`.
     """
-    if not errors and len(batch) == total:
+    if not errors and not batch.errors and len(batch) == total:
         return batch
     good = np.setdiff1d(np.arange(total), np.fromiter(errors, np.int64, len(errors)))
     # NumPy would spread a single prediction over all good rows without a word.

@@ -16,6 +16,12 @@ def batch_of(count: int, seed: int = 0) -> PredictionBatch:
     return PredictionBatch(probabilities, generator.random(count, np.float32), "m")
 
 
+def test_failures_of_the_model_alone_are_put_in_order_too() -> None:
+    answers = batch_of(9)
+    late = PredictionBatch(answers.probabilities, answers.realness, "m", {i: "late" for i in (0, 8, 2)})
+    assert list(with_failures(late, {}, 9).errors) == [0, 2, 8]
+
+
 @given(st.lists(st.booleans(), max_size=30), st.data())
 def test_failures_keep_every_answer_at_its_place(good: list[bool], data: st.DataObject) -> None:
     answers = batch_of(sum(good))
