@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from export.parity import Outputs, read_spread
 from prelabel.images import ImageSpec, Pixels
 from prelabel.precisions import Precision, PrecisionFigures, Runtime
-from training.dataset import find_splits
+from training.splits import find_splits
 
 IMAGES = 5000
 """Held-out real images: one of them is 0.02 %, a fifth of what may differ."""
 CALIBRATION_IMAGES = 512
 """Images that ranges are taken from: more change them by less than a step of int8."""
+MIN_IMAGES = 1000
+"""With fewer, `MIN_AGREEMENT` could not be told from a variant that errs on a percent of the images."""
 MIN_AGREEMENT = 0.999
 """Least share of images with the most probable class of the Keras model."""
 MAX_DIFFERENCE = 0.01
@@ -70,6 +72,8 @@ def judge(
     agreement = float((expected.probabilities.argmax(axis=1) == got.probabilities.argmax(axis=1)).mean())
     difference, image_difference = _quantile(differences, 0.999), _quantile(differences.max(axis=1), 0.99)
     complaints = []
+    if images < MIN_IMAGES:
+        complaints.append(f"{images:,} held-out images are too few to judge it: {MIN_IMAGES:,} wanted")
     if agreement < MIN_AGREEMENT:
         complaints.append(f"agreement {agreement:.3%} is below {MIN_AGREEMENT:.1%}")
     if difference > MAX_DIFFERENCE:

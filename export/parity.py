@@ -16,7 +16,7 @@ from prelabel.bundle import Parity
 from prelabel.errors import ImageError, InputError, ParityError
 from prelabel.images import ImageSpec, Pixels
 from prelabel.sources import Source
-from training.dataset import find_splits
+from training.splits import find_splits
 
 IMAGES = 1000
 """Images of each kind, real and random, that are compared."""

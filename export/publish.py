@@ -20,6 +20,7 @@ from training.augment import fitted
 from training.checkpoint import list_checkpoints, load_classifier, read_meta
 from training.models import build_discriminator, fold_weight_norm
 from training.recipe import Recipe
+from training.splits import find_splits
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +60,12 @@ def export_run(options: Options) -> tuple[Path, Bundle]:
 
 
 def _data(options: Options, meta: dict[str, Any]) -> Path:
+    """Returns where real images for the checks are."""
     data = options.data or Path(meta["data"])
-    if not data.exists():
-        raise InputError(f"the run's data {data} is not there: say with --data where real images for the check are")
+    try:
+        find_splits(data)
+    except InputError as error:
+        raise InputError(f"{error}; real images for the check are wanted: say with --data where some are") from error
     return data
 
 

@@ -9,7 +9,7 @@ is an `OSError`, as Python's own; a store that is away or lets nobody in is a `S
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Literal, Protocol
@@ -48,8 +48,10 @@ class Storage(Protocol):
     def sizes(self) -> dict[str, int]:
         """Returns name -> bytes of all files directly in it, by one listing; none that cannot be looked at."""
 
-    def walk(self) -> "Iterator[tuple[str, int | None]]":
+    def walk(self, only: Sequence[str] = ()) -> "Iterator[tuple[str, int | None]]":
         """Yields name and size in bytes of all files below the folder, in the order of their names.
+
+        With `only`, of those below its sub-folders of these names.
 
         Hidden files and folders are left out: tools keep copies of images in folders such as `.ipynb_checkpoints`.
         Links to folders are followed, each real folder is read once. Sizes are None where a listing does not say them.

@@ -5,7 +5,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -35,10 +35,12 @@ class LocalStorage:
         """See `Storage`."""
         return LocalStorage(self.path.parent), self.path.name
 
-    def walk(self) -> Iterator[tuple[str, int | None]]:
+    def walk(self, only: Sequence[str] = ()) -> Iterator[tuple[str, int | None]]:
         """See `Storage`; at any time one folder's names of each level are in memory."""
         seen: set[tuple[int, int]] = set()
-        levels = [iter(self._list("", seen))]
+        first = self._list("", seen)
+        # What is not asked for is not read, either: a folder in `only` may be a link to it.
+        levels = [iter([name for name in first if not only or (name.rstrip("/") in only and name.endswith("/"))])]
         (self._walked,) = seen
         while levels:
             name = next(levels[-1], None)

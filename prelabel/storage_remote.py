@@ -11,7 +11,7 @@ import logging
 import os
 import posixpath
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import IO, Any
@@ -109,12 +109,14 @@ class RemoteStorage:
             name = posixpath.basename(entry["name"].rstrip("/"))
             yield f"{name}/" if entry["type"] == "directory" else name, entry["size"]
 
-    def walk(self) -> Iterator[tuple[str, int | None]]:
+    def walk(self, only: Sequence[str] = ()) -> Iterator[tuple[str, int | None]]:
         """See `Storage`."""
         start = f"{self._path}/"
         with self._translated():
             for key, size in self._pages_of_s3(start) if self._scheme == "s3" else self._found():
                 name = key.removeprefix(start)
+                if only and ("/" not in name or name.split("/")[0] not in only):
+                    continue
                 if name and not name.endswith("/") and not any(part.startswith(".") for part in name.split("/")):
                     yield name, size
 

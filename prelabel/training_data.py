@@ -10,6 +10,7 @@ from typing import Any
 from prelabel.adapters.pictures import image_file
 from prelabel.errors import InputError
 from prelabel.sources import FolderSource, Sample, Source, open_source
+from prelabel.sources.folder import LABELLED
 from prelabel.table import require_pyarrow, write_shard
 
 FILE_IMAGES = 4096
@@ -149,4 +150,5 @@ def _first_id(identity: str) -> str:
 
 def open_labelled(path: Path) -> Source:
     """Opens images with labels from before; of the training layout only `labelled/`, never `test/`."""
-    return FolderSource(path, only=("labelled",)) if (path / "labelled").is_dir() else open_source(path)
+    is_layout = any((path / name).is_dir() for name in LABELLED)
+    return FolderSource(path, only=LABELLED) if is_layout else open_source(path)

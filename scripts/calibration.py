@@ -41,7 +41,8 @@ from prelabel.predictions import PredictionBatch
 from prelabel.temperature import apply_temperature, fit_temperature
 from scripts.calibration_page import Run, plot_ood, plot_reliability
 from scripts.provenance import provenance
-from training.dataset import Evaluation, find_splits, load_dataset, load_test
+from training.dataset import Evaluation, load_dataset, load_test
+from training.splits import find_splits
 
 COMMAND = "python -m scripts.calibration"
 BATCH = 500

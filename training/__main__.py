@@ -39,7 +39,10 @@ def main() -> int:
         return 130
     for name in ("test_accuracy", "hidden_accuracy"):
         if summary[name] is not None:
-            print(f"{name} {summary[name]:.4f}")
+            left_out = summary["test_skipped"] if name == "test_accuracy" else 0
+            print(
+                f"{name} {summary[name]:.4f}" + (f" ({left_out:,} test images could not be used)" if left_out else "")
+            )
     print(f"trained {summary['steps']} steps in {summary['seconds']:.0f} s: {options.output}")
     return 0
 

@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 class Collector:
     """Takes samples one by one and gives their pixels, all of one shape.
 
-    The shape is chosen from all labelled samples, or, where files take more than `WAITING_BYTES`, from those before.
+    The shape is chosen from all labelled samples, or, where files take more than `WAITING_BYTES`, from those before, or
+    from all before where none of them is labelled.
     """
 
     def __init__(self, image_size: int | None, most: int) -> None:
@@ -44,20 +45,21 @@ class Collector:
             return
         self._waiting.append(sample)
         self._waiting_bytes += sample.content_bytes
-        if self._waiting_bytes > WAITING_BYTES and any(waiting.label is not None for waiting in self._waiting):
+        if self._waiting_bytes > WAITING_BYTES:
             self._choose()
 
     def finish(self) -> tuple[ImageSpec, Pixels]:
         """Returns the shape, and uint8 [n, H, W, C] of the n samples that were added.
 
         Raises:
-            InputError: None of the labelled ones can be decoded.
+            InputError: None of those that the shape is chosen from can be decoded.
         """
         spec = self._spec or self._choose()
         return spec, self._images[: self._count]
 
     def _choose(self) -> ImageSpec:
-        spec = choose_spec([sample for sample in self._waiting if sample.label is not None], self._image_size)
+        labelled = [sample for sample in self._waiting if sample.label is not None]
+        spec = choose_spec(labelled or self._waiting, self._image_size)
         # Zero pages cost no memory until something is written to them.
         self._images = np.zeros((self._most, *spec.shape), np.uint8)
         self._spec = spec
@@ -75,7 +77,7 @@ class Collector:
 
 
 def choose_spec(samples: Sequence[Sample], image_size: int | None) -> ImageSpec:
-    """Chooses the shape of images from (at most 500 of) the labelled ones: grey only if all are grey.
+    """Chooses the shape of images from (at most 500 of) some: grey only if all are grey.
 
     The size is the most frequent one, or, where fewer than `USUAL_SHARE` have that, the medians of height and width;
     shrunk so that no side is over `MAX_IMAGE_SIZE_PX`. `image_size` is both sides' length instead.
@@ -83,14 +85,15 @@ def choose_spec(samples: Sequence[Sample], image_size: int | None) -> ImageSpec:
     Raises:
         InputError: None of the samples can be decoded.
     """
-    shapes = []
+    shapes, failed = [], []
     for sample in samples[:: max(1, len(samples) // 500)]:
         try:
             shapes.append(_shape(sample))
-        except ImageError:
-            continue
+        except ImageError as error:
+            failed.append(f"{sample.path}: {error}")
     if not shapes:
-        raise InputError(f"none of the {len(samples)} labelled images can be decoded, for example {samples[0].path}")
+        kind = "images" if samples[0].label is None else "labelled images"
+        raise InputError(f"none of the {len(samples)} {kind} can be decoded, for example {failed[0]}")
     channels = max(c for _, _, c in shapes)
     (height, width), times = Counter((h, w) for h, w, _ in shapes).most_common(1)[0]
     if times < USUAL_SHARE * len(shapes):

@@ -58,7 +58,7 @@ class Options:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the networks; `auto` takes bfloat16 on GPUs that have it. Weights are float32 in any case."""
     max_unlabelled: int = 200_000
-    """Unlabelled images to keep in memory, spread evenly over the pile."""
+    """Unlabelled images to keep in memory, spread over the pile; with `--labels` as many whose labels are hidden."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     evaluate_every: int = 250
@@ -92,6 +92,8 @@ class Options:
             )
         if min(self.checkpoint_every, self.evaluate_every) < 1:
             raise InputError("--checkpoint-every and --evaluate-every must be 1 or more")
+        if self.minutes is not None and (steps := [one for one in self.change if one.startswith("steps=")]):
+            raise InputError(f"--change {steps[0]} and --minutes {self.minutes:g} exclude each other: give one of them")
         recipe = changed(PRESETS[self.preset], self.change)
         return recipe if self.steps is None else dataclasses.replace(recipe, steps=self.steps)
 

@@ -1,7 +1,8 @@
 """Images and labels of a run. Labels that the run may not see live in another object than those it may."""
 
-import logging
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,23 +11,11 @@ from numpy.typing import NDArray
 
 from prelabel.errors import ImageError, InputError
 from prelabel.images import ImageSpec, Pixels
-from prelabel.sources import (
-    FolderSource,
-    IdxSource,
-    NpzSource,
-    Source,
-    open_source,
-    open_tables_or_shards,
-    warn_of_left_out,
-)
-from prelabel.storage import Storage, open_storage, printable
+from prelabel.sources import Source
 from training.collect import Collector
+from training.splits import find_splits
 
-UNLABELLED = -1
-LABELLED = "labelled"
-"""The folder whose sub-folders are classes."""
-
-logger = logging.getLogger(__name__)
+NO_LABEL = -1
 
 
 @dataclass(frozen=True)
@@ -62,6 +51,8 @@ class Dataset:
     training: TrainingSet
     manifest_hash: str
     """Hash of the training split, test images not among them."""
+    labels_hash: str
+    """SHA-256 of all labels of the training split, hidden ones too: a manifest need not cover them."""
     hidden: Evaluation | None
     """Training images whose labels were hidden by the label draw."""
     test_source: Source | None
@@ -86,8 +77,7 @@ def load_dataset(
             divide), or None for all that there are.
         seed: Decides the draw.
         image_size: Side length in pixels to bring images to, or None for the data's own.
-        max_unlabelled: Most images to keep of the pile; where `label_count` is given, most labelled ones to keep beside
-            those, too.
+        max_unlabelled: Most images without a label to keep, and, where `label_count` is given, as many with one.
 
     Raises:
         InputError: No or one class, no images that can be decoded, or a class with fewer labels than asked for.
@@ -100,12 +90,20 @@ def load_dataset(
     names: list[str | None] = []
     paths: list[str] = []
     in_pile: list[bool] = []
-    beside = 0
+    beside = owed = 0
     for position, sample in enumerate(train.read(0, len(train))):
-        if position not in spread:
-            if sample.label is None or beside == most_beside:
+        is_labelled = sample.label is not None
+        if position in spread:
+            # A place that fell on an image which is kept anyway goes to the next one of the pile.
+            owed += is_labelled and label_count is None
+        elif is_labelled:
+            if beside == most_beside:
                 continue
             beside += 1
+        elif owed:
+            owed -= 1
+        else:
+            continue
         collector.add(sample)
         names.append(sample.label)
         paths.append(sample.path)
@@ -118,21 +116,29 @@ def load_dataset(
         )
     spec, images = collector.finish()
     numbers = {name: number for number, name in enumerate(classes)}
-    labels = np.array([UNLABELLED if name is None else numbers[name] for name in names], np.int32)
-    pile = np.flatnonzero(labels == UNLABELLED)
+    labels = np.array([NO_LABEL if name is None else numbers[name] for name in names], np.int32)
+    pile = np.flatnonzero(labels == NO_LABEL)
     if label_count is not None or len(pile) == 0:
         # Labels are hidden, or there is no pile: every training image is part of it.
         pile = np.flatnonzero(in_pile)
     bad = np.fromiter(collector.failed, np.int64)
-    labels[bad] = UNLABELLED
+    labels[bad] = NO_LABEL
     usable = np.setdiff1d(pile, bad)
     if not len(usable):
         example = f"{paths[pile[0]]}: {collector.failed[int(pile[0])]}"
         raise InputError(f"none of the {len(pile)} unlabelled images can be decoded, for example {example}")
+    for k, name in enumerate(classes):
+        if not (labels == k).any():
+            first = names.index(name)
+            raise InputError(
+                f"class {name!r} has no image that can be decoded, for example {paths[first]}: "
+                f"{collector.failed[first]}"
+            )
     shown = _draw(labels, classes, label_count, seed)
-    hidden = np.setdiff1d(np.flatnonzero(labels != UNLABELLED), shown)
+    hidden = np.setdiff1d(np.flatnonzero(labels != NO_LABEL), shown)
     return Dataset(
         manifest_hash=train.manifest_hash,
+        labels_hash=hashlib.sha256(json.dumps(names).encode()).hexdigest(),
         training=TrainingSet(classes, spec, images[shown], labels[shown], images[usable]),
         hidden=Evaluation(images[hidden], labels[hidden]) if len(hidden) else None,
         test_source=test,
@@ -161,34 +167,6 @@ def load_test(source: Source, training: TrainingSet) -> tuple[Evaluation | None,
     return test, tuple(skipped)
 
 
-def find_splits(path: Path | str) -> tuple[Source, Source | None]:
-    """Returns the training and, where there is one, the test split at a data path or URL.
-
-    Raises:
-        InputError: There is no data set at the path.
-    """
-    storage = open_storage(path)
-    if storage.kind() != "folder":
-        return open_source(path), None
-    names = storage.names()
-    if idx := [name for name in names if name.startswith("train-images")]:
-        test_idx = [name for name in names if name.startswith("t10k-images")]
-        return IdxSource(idx[0], storage), IdxSource(test_idx[0], storage) if test_idx else None
-    if "train.npz" in names:
-        return NpzSource("train.npz", storage), NpzSource("test.npz", storage) if "test.npz" in names else None
-    if f"{LABELLED}/" in names:  # a tar beside it is what the folders were unpacked from
-        names = [name for name in names if not name.endswith(".tar")]
-    tests = [name for name in names if name.startswith("test")]
-    train = open_tables_or_shards(storage, [name for name in names if name not in tests])
-    test = open_tables_or_shards(storage, tests)
-    if train is not None:
-        return train, test
-    if test is not None:
-        files = [name for name in tests if not name.endswith("/")]
-        raise InputError(f"{storage.shown()} holds files for the test only ({files[0]}, ...)")
-    return _folder_splits(storage, names)
-
-
 def class_names(labels: Iterable[str]) -> tuple[str, ...]:
     """Returns the distinct labels in order: as numbers where all are whole numbers, else by name."""
     names = set(labels)
@@ -197,41 +175,10 @@ def class_names(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _folder_splits(storage: Storage, names: Sequence[str]) -> tuple[Source, Source | None]:
-    if f"{LABELLED}/" not in names:
-        found = ", ".join(name.rstrip("/") for name in names[:5]) or "nothing"
-        raise InputError(
-            f"{storage.shown()} is no data set: wanted are labelled/<class>/ (and unlabelled/), "
-            f"train-images-idx3-ubyte[.gz], train.npz, *.parquet or *.tar; found {found}"
-        )
-    train = FolderSource(storage, only=(LABELLED, "unlabelled"))
-    warn_of_left_out(train, storage.shown())
-    with_images: set[str] = set()
-    loose: list[str] = []
-    for name, _ in train.entries():
-        folder, *rest = name.split("/")
-        if folder == LABELLED:
-            (loose.append if len(rest) == 1 else with_images.add)(rest[0])
-    labelled = storage.shown(LABELLED)
-    if loose:
-        logger.warning(
-            "%d images lie in %s without a class folder and count as unlabelled, for example %s",
-            len(loose), labelled, loose[0],
-        )  # fmt: skip
-    for entry in storage.names(LABELLED):
-        if entry.endswith("/") and printable(entry[:-1]) not in with_images:
-            logger.warning("%s/%s holds no images: there will be no class %r", labelled, entry[:-1], entry[:-1])
-    test = FolderSource(storage, only=("test",))
-    return train, test if len(test) else None
-
-
 def _draw(labels: NDArray[np.int32], classes: tuple[str, ...], label_count: int | None, seed: int) -> NDArray[np.int64]:
     """Returns the positions of the labelled images that training may see, in a fixed order."""
     if label_count is None:
-        for k, name in enumerate(classes):
-            if not (labels == k).any():
-                raise InputError(f"class {name!r} has no image that can be decoded")
-        return np.flatnonzero(labels != UNLABELLED)
+        return np.flatnonzero(labels != NO_LABEL)
     if label_count < len(classes):
         raise InputError(f"--labels {label_count} is less than one for each of the {len(classes)} classes")
     generator = np.random.default_rng([seed, 0x1ABE1])

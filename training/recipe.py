@@ -225,5 +225,7 @@ def _check(recipe: Recipe, name: str) -> None:
         fits, wanted = 0 <= value <= 1, "0 to 1"
     elif name == "adversarial_batch":
         fits, wanted = 0 <= value <= recipe.unlabelled_batch, f"0 to unlabelled_batch, {recipe.unlabelled_batch},"
+        if recipe.adversarial_weight and not value:
+            fits, wanted = False, "1 or more, or adversarial_weight=0 with it,"
     if not fits:
         raise InputError(f"--change {name}={value} is out of range: {wanted} wanted")

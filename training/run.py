@@ -22,7 +22,7 @@ WRITTEN = (
 )  # fmt: skip
 """What training writes and `--overwrite` removes; config.json last: a kill in between leaves the folder ours."""
 
-DATA_FIELDS = ("manifest_hash", "classes", "input", "label_counts")
+DATA_FIELDS = ("manifest_hash", "labels_hash", "classes", "input", "label_counts")
 """Fields of config.json that change with the data."""
 
 
@@ -63,6 +63,8 @@ def options_of(run: Path, data: Path | None) -> Options:
     names = {field.name for field in dataclasses.fields(Options)}
     chosen = {name: value for name, value in known["options"].items() if name in names}
     chosen["change"] = tuple(chosen.get("change", ()))
+    if "checkpoint_every" in known:
+        chosen["checkpoint_every"] = known["checkpoint_every"]
     return Options(
         data=data or Path(known["data"]), output=run, **{k: v for k, v in chosen.items() if k not in ("data", "output")}
     )
@@ -86,8 +88,8 @@ def open_run(options: Options, meta: dict[str, Any]) -> dict[str, Any] | None:
         known = None
     if known is not None:
         for name in DATA_FIELDS:
-            if known.get(name) != meta[name]:
-                raise _other_run(directory, f"data whose {name} is", known.get(name), meta[name])
+            if known.get(name, meta[name]) != meta[name]:  # config.json of long ago lacks some
+                raise _other_run(directory, f"data whose {name} is", known[name], meta[name])
         if (summary := finished_run(directory)) is not None:
             return summary
     write_text_atomically(directory / "config.json", json.dumps(meta, indent=2) + "\n")
@@ -110,7 +112,9 @@ def describe(options: Options, dataset: Dataset, kind: Kind) -> dict[str, Any]:
         "name": options.output.name,
         "data": str(options.data),
         "manifest_hash": dataset.manifest_hash,
+        "labels_hash": dataset.labels_hash,
         "options": options.identity(),
+        "checkpoint_every": options.checkpoint_every,
         "classes": list(training.classes),
         "input": dataclasses.asdict(training.spec),
         "augment": kind,

@@ -157,7 +157,9 @@ def update_apart(
         strong_logits, features = state.discriminator(real.strong_views, training=True)
         total, unlabelled = pile_loss(tape, state, real, strong_logits, fakes, prior, recipe)
         part = part_of_loss(total)
-    state.unsupervised_optimizer.apply(tape.gradient(part, variables), variables)
+    gradients = tape.gradient(part, variables)
+    if any(gradient is not None for gradient in gradients):  # there is a loss on the pile
+        state.unsupervised_optimizer.apply(gradients, variables)
     return metrics | unlabelled, features
 
 

@@ -16,6 +16,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ ROW_EVERY = 50
 """Steps between rows of metrics.csv."""
 HIDDEN_IMAGES = 5000
 """Images of the evaluation during training: +- 0.2 points, a second of computing."""
+SHOWN_SKIPPED = 5
+"""Images that could not be used that are named in the log."""
 
 Summary = dict[str, Any]
 
@@ -82,8 +85,7 @@ def train(options: Options) -> Summary:
         max_unlabelled=options.max_unlabelled,
     )
     data = dataset.training
-    for reason in dataset.skipped:
-        logger.warning("skipped: %s", reason)
+    warn_of_skipped(dataset.skipped, "images")
     kind = options.augment
     if kind == "auto":
         kind = choose_kind(data.unlabelled, data.labelled, data.labels)
@@ -127,6 +129,14 @@ def train(options: Options) -> Summary:
                 "a generator, and its realness says little; label more images",
                 way,
             )
+
+    if options.class_prior != "balanced" and not (
+        recipe.information_weight or (recipe.consistency_weight and recipe.align)
+    ):
+        logger.warning(
+            "--class-prior %s changes nothing here: no loss looks at how often a class is in the pile",
+            options.class_prior,
+        )
 
     meta["pile_weight"] = 1.0 if pile_worth is None else pile_worth
 
@@ -201,8 +211,7 @@ def train(options: Options) -> Summary:
 
     # The end: the only time that the test split is read.
     test, test_skipped = (None, ()) if dataset.test_source is None else load_test(dataset.test_source, data)
-    for reason in test_skipped:
-        logger.warning("skipped in the test split: %s", reason)
+    warn_of_skipped(test_skipped, "images of the test split")
     summary: Summary = {
         "test_accuracy": None if test is None else classifier.accuracy(test),
         "test_images": 0 if test is None else len(test.labels),
@@ -222,6 +231,14 @@ def train(options: Options) -> Summary:
     }
     write_text_atomically(output / "training.json", json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def warn_of_skipped(skipped: Sequence[str], what: str) -> None:
+    """Logs which images could not be used: some of them, and how many there are."""
+    for reason in skipped[:SHOWN_SKIPPED]:
+        logger.warning("skipped: %s", reason)
+    if len(skipped) > SHOWN_SKIPPED:
+        logger.warning("skipped: %d more, %d %s in all", len(skipped) - SHOWN_SKIPPED, len(skipped), what)
 
 
 def resume(existing: list[Path], state: State) -> tuple[int, dict[str, float], float]:

@@ -17,7 +17,11 @@ from prelabel.sources.names import Names, first_twice
 from prelabel.storage import Storage, open_storage, printable
 
 _ESCAPED = re.compile("%(?:2F|5C|25|[01][0-9A-F]|7F)|^%2E")
-LABELLED_FOLDERS = ("labelled", "test")
+LABELLED = ("labelled", "labeled")
+"""Folders whose sub-folders are the classes of images to learn from, in both spellings."""
+UNLABELLED = ("unlabelled", "unlabeled")
+"""Folders of the pile."""
+LABELLED_FOLDERS = (*LABELLED, "test")
 """Folders whose sub-folders are classes."""
 
 
@@ -41,9 +45,7 @@ class FolderSource:
         """Position of the first image that this source holds: not 0 in a section."""
         self.left_out: Counter[str] = Counter()
         """Ending of image files that are not read -> files."""
-        for name, size in self._storage.walk():
-            if only and name.split("/")[0] not in only:
-                continue
+        for name, size in self._storage.walk(only):
             if is_image_name(name):
                 self._names.append(name)
                 if size is not None:

@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -149,6 +150,17 @@ def test_export_again_replaces_the_bundle_but_no_other_folder(run: Path, tmp_pat
     (tmp_path / "mine").mkdir()
     with pytest.raises(InputError, match="exists and is no bundle"):
         export_run(Options(run, output=tmp_path / "mine"))
+
+
+def test_the_images_of_the_check_may_lie_wherever_training_reads(run: Path, tmp_path: Path) -> None:
+    """`s3://`, patterns: no file of that name is on the disk."""
+    store = fsspec.filesystem("memory")
+    for path in (run.parent / "data").iterdir():
+        store.pipe_file(f"/export/{path.name}", path.read_bytes())
+    _, bundle = export_run(Options(run, output=tmp_path / "bundle", data=Path("memory://export"), precisions=False))
+    assert bundle.parity.real_images == 240
+    with pytest.raises(InputError, match=r"nothing.*: say with --data where some are"):
+        export_run(Options(run, output=tmp_path / "other", data=tmp_path / "nothing"))
 
 
 def test_a_folder_without_a_run_is_a_clear_error(tmp_path: Path) -> None:

@@ -97,6 +97,13 @@ def test_with_many_classes_an_image_counts_for_no_less() -> None:
     assert "an image's largest difference is 0.4000 at the 99th percentile" in figures.reason
 
 
+def test_too_few_images_tell_nothing() -> None:
+    few = verdict(answers(999))
+    assert (few.agreement, few.passed) == (1.0, False)
+    assert few.reason == "999 held-out images are too few to judge it: 1,000 wanted"
+    assert verdict(answers(1000)).passed
+
+
 def test_what_is_not_finite_is_refused() -> None:
     got = answers(10)
     got.realness[3] = np.nan
@@ -162,8 +169,9 @@ def differences(graph: onnx.ModelProto, other: onnx.ModelProto) -> float:
 
 
 def test_a_bundle_has_the_figures_of_every_variant_and_the_files_of_those_that_passed(
-    run: Path, tmp_path: Path
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(gate, "MIN_IMAGES", 100)
     directory, bundle = export_run(Options(run, output=tmp_path / "bundle"))
     assert load_bundle(directory) == bundle
     tried = {(figures.precision, figures.runtime) for figures in bundle.precisions}

@@ -11,7 +11,8 @@ from scripts.composed.glyphs import distinct_characters
 from scripts.composed.mnist import load_digits
 from scripts.composed.split import Split
 from scripts.composed_sets import SIZES, SetName, compose, describe, is_there, write_set
-from training.dataset import find_splits, load_dataset, load_test
+from training.dataset import load_dataset, load_test
+from training.splits import find_splits
 
 SHAPES = {
     "letters": (26, (28, 28, 1)),

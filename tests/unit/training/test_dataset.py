@@ -119,6 +119,21 @@ def test_max_unlabelled_bounds_the_labelled_images_beside_the_pile_where_labels_
     assert len(load(idx_dataset, max_unlabelled=50).training.labels) == 240
 
 
+def test_labelled_images_that_are_all_kept_take_no_place_of_the_pile(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 20, "b": 20}, unlabelled=10)
+    for most, kept in ((50, 10), (12, 10), (5, 5), (1, 1)):
+        training = load(tmp_path, max_unlabelled=most).training
+        assert (len(training.labels), len(training.unlabelled)) == (40, kept)
+
+
+def test_where_labels_come_late_the_pile_gives_the_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"image": [png(size=(12 if i < 8 else 30, 10)) for i in range(10)], "label": [*[None] * 8, "x", "y"]}
+    pq.write_table(pa.table(table), tmp_path / "train.parquet")
+    assert load(tmp_path / "train.parquet").training.spec.shape == (10, 30, 1)
+    monkeypatch.setattr(collect, "WAITING_BYTES", 100)
+    assert load(tmp_path / "train.parquet").training.spec.shape == (10, 12, 1)
+
+
 def test_where_sizes_differ_no_odd_image_decides(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 6, "b": 6})
     for number, path in enumerate(sorted(tmp_path.rglob("*.png"))):
@@ -195,8 +210,8 @@ def all_broken(path: Path) -> None:
         (no_labelled_folder, "is no data set"),
         (empty_labelled_folder, "0 labelled classes"),
         (one_class, r"1 labelled classes \(only\)"),
-        (class_of_broken_images, "class 'broken' has no image"),
-        (all_broken, "none of the 2 labelled images"),
+        (class_of_broken_images, r"class 'broken' has no image that can be decoded, for example .*broken/0\.png: "),
+        (all_broken, r"none of the 2 labelled images can be decoded, for example .*0\.png: "),
         (broken_pile, r"none of the 5 unlabelled images can be decoded, for example .*\.jpg"),
     ],
 )

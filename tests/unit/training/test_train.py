@@ -247,7 +247,7 @@ def test_a_run_with_a_time_budget_ends_and_says_its_steps(
 
 def test_a_run_is_resumed_by_its_folder_alone(finished: tuple[Path, Path], tmp_path: Path) -> None:
     data, run = finished
-    assert options_of(run, None) == dataclasses.replace(options(data, run), progress="auto", checkpoint_every=500)
+    assert options_of(run, None) == dataclasses.replace(options(data, run), progress="auto")
     assert options_of(run, tmp_path).data == tmp_path
     with pytest.raises(InputError, match="holds no training run"):
         options_of(tmp_path, None)

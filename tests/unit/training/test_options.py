@@ -1,0 +1,87 @@
+"""Options and changes of a recipe that do not go together, or change nothing."""
+
+import dataclasses
+import gzip
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prelabel.errors import InputError
+from support.datasets import write_idx_dataset
+from training.config import Options
+from training.recipe import PRESETS, changed
+from training.run import options_of
+from training.train import train, warn_of_skipped
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_idx_dataset(tmp_path_factory.mktemp("options") / "data")
+
+
+def options(data: Path, output: Path, **changes: Any) -> Options:
+    return Options(data, output, **{"labels": 6, "steps": 2, "progress": "none", **changes})
+
+
+def test_adversarial_views_of_no_image_are_refused() -> None:
+    with pytest.raises(InputError, match=r"adversarial_batch=0 is out of range: 1 or more, or adversarial_weight=0"):
+        changed(PRESETS["default"], ("adversarial_batch=0",))
+    assert changed(PRESETS["default"], ("adversarial_batch=0", "adversarial_weight=0")).adversarial_batch == 0
+    assert changed(PRESETS["default"], ("unlabelled_batch=64",)).adversarial_batch == 64
+
+
+def test_a_time_and_a_number_of_steps_exclude_each_other_however_they_are_given() -> None:
+    chosen = Options(Path("data"), Path("run"), minutes=5.0, change=("steps=60",))
+    with pytest.raises(InputError, match="--change steps=60 and --minutes 5 exclude each other"):
+        chosen.recipe()
+
+
+def test_the_book_without_a_generator_learns_from_the_labels(data: Path, tmp_path: Path) -> None:
+    chosen = options(data, tmp_path / "run", preset="book", change=("generated_batch=0",))
+    assert train(chosen)["steps"] == 2
+
+
+def test_a_prior_that_no_loss_looks_at_is_told(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for preset in ("book", "default"):
+        train(options(data, tmp_path / preset, preset=preset, class_prior="1,2,1"))
+        assert ("--class-prior 1,2,1 changes nothing here" in caplog.text) == (preset == "book")
+        caplog.clear()
+
+
+def test_corrected_labels_are_another_run(data: Path, tmp_path: Path) -> None:
+    """The drawn labels' counts and the images stay the same, so that nothing else tells."""
+    corrected = shutil.copytree(data, tmp_path / "data")
+    train(options(data, tmp_path / "run"))
+    path = next(corrected.glob("train-labels*"))
+    unpack = gzip.decompress if path.suffix == ".gz" else bytes
+    content = np.frombuffer(unpack(path.read_bytes()), np.uint8).copy()
+    content[8:] = (content[8:] + 1) % 3
+    path.write_bytes(gzip.compress(content.tobytes()) if path.suffix == ".gz" else content.tobytes())
+    with pytest.raises(InputError, match="a run with data whose labels_hash is"):
+        train(options(corrected, tmp_path / "run"))
+    # A run of a version that did not record them goes on.
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    del config["labels_hash"]
+    (tmp_path / "run/config.json").write_text(json.dumps(config))
+    assert train(options(corrected, tmp_path / "run"))["steps"] == 2
+
+
+def test_a_run_that_goes_on_saves_as_often(data: Path, tmp_path: Path) -> None:
+    chosen = options(data, tmp_path / "run", checkpoint_every=1)
+    train(chosen)
+    assert options_of(tmp_path / "run", None) == dataclasses.replace(chosen, progress="auto")
+
+
+def test_of_many_images_that_cannot_be_used_some_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_skipped([f"{number}.png: broken" for number in range(5)], "images")
+    assert [record.getMessage() for record in caplog.records] == [f"skipped: {n}.png: broken" for n in range(5)]
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        warn_of_skipped([f"{number}.png: broken" for number in range(700)], "images of the test split")
+    assert len(caplog.records) == 6
+    assert caplog.records[-1].getMessage() == "skipped: 695 more, 700 images of the test split in all"

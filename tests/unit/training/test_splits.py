@@ -1,0 +1,80 @@
+"""Which folders and files of a data set are read, and what is told of the others."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pytest
+from PIL import Image
+
+from training.splits import find_splits
+
+
+def write(root: Path, *names: str) -> Path:
+    file = io.BytesIO()
+    Image.new("L", (12, 10), 200).save(file, "PNG")
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(file.getvalue())
+    return root
+
+
+def ids(path: Path | str) -> list[str]:
+    train, _ = find_splits(path)
+    return [sample.id for sample in train.read(0, len(train))]
+
+
+def test_both_spellings_are_read(tmp_path: Path) -> None:
+    names = ["labeled/a/1.png", "labeled/b/2.png", "unlabeled/3.png"]
+    train, test = find_splits(write(tmp_path, *names, "test/a/4.png"))
+    assert [(one.id, one.label) for one in train.read(0, 3)] == list(zip(names, ("a", "b", None), strict=True))
+    assert test is not None
+    assert [one.label for one in test.read(0, 1)] == ["a"]
+
+
+def test_a_folder_may_be_a_link_to_one_that_is_not_read(tmp_path: Path) -> None:
+    write(tmp_path, "all/1.png", "all/2.png", "labelled/a/3.png", "labelled/b/4.png")
+    (tmp_path / "unlabelled").symlink_to(tmp_path / "all")
+    assert ids(tmp_path) == ["labelled/a/3.png", "labelled/b/4.png", "unlabelled/1.png", "unlabelled/2.png"]
+
+
+def test_an_object_store_is_asked_for_the_same_folders() -> None:
+    store = fsspec.filesystem("memory")
+    for name in ("labelled/a/1.png", "labelled/b/2.png", "unlabelled/3.png", "unlabelled-old/4.png", "5.png"):
+        store.pipe_file(f"/splits/{name}", b"x")
+    assert ids("memory://splits") == ["labelled/a/1.png", "labelled/b/2.png", "unlabelled/3.png"]
+
+
+def test_a_pile_of_another_name_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, "labelled/a/1.png", "labelled/b/2.png", "to_label/deeper/3.png", ".cache/4.png")
+    (tmp_path / "notes").mkdir()
+    assert ids(tmp_path) == ["labelled/a/1.png", "labelled/b/2.png"]
+    assert f"{tmp_path / 'to_label'} with 1 images is not read" in caplog.text
+
+
+def loose_images(root: Path) -> None:
+    write(root, "labelled/5.png")
+
+
+def a_pile(root: Path) -> None:
+    write(root, "unlabelled/5.png")
+
+
+@pytest.mark.parametrize("pile", [loose_images, a_pile])
+def test_where_there_is_a_pile_other_folders_are_nobody_s_business(
+    pile: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, "labelled/a/1.png", "labelled/b/2.png", "raw/3.png")
+    pile(tmp_path)
+    assert len(ids(tmp_path)) == 3
+    assert "raw" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["predictions.parquet", "photos.tar"])
+def test_tables_and_tar_files_beside_the_folders_are_not_read(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, "labelled/a/1.png", "labelled/b/2.png", "unlabelled/3.png", name)
+    assert len(ids(tmp_path)) == 3
+    assert f"not read, since {tmp_path} holds folders of images: {name}" in caplog.text
