@@ -30,7 +30,13 @@ from PIL import Image
 from prelabel.errors import InputError, PrelabelError
 from prelabel.files import write_atomically, write_text_atomically
 from prelabel.images import Pixels
-from scripts.composed.digits import clean_digits, colour_digits, polluted_digits, unbalanced_digits
+from scripts.composed.digits import (
+    clean_digits,
+    colour_digits,
+    digit_halves,
+    polluted_digits,
+    unbalanced_digits,
+)
 from scripts.composed.glyphs import colour_letters, glyphs, letters
 from scripts.composed.mnist import MNIST, SplitName, load_digits
 from scripts.composed.shapes import outlines, shapes
@@ -43,6 +49,7 @@ SetName = Literal[
     "shapes-64",
     "binary-64",
     "glyphs-100",
+    "digit-halves",
     "unbalanced-digits",
     "polluted-digits",
 ]
@@ -53,13 +60,14 @@ SIZES: dict[SetName, tuple[int, int]] = {
     "shapes-64": (6_000, 1_200),
     "binary-64": (4_000, 1_000),
     "glyphs-100": (20_000, 3_000),
+    "digit-halves": (60_000, 10_000),
     # The most that the test split has in these proportions.
     "unbalanced-digits": (15_000, 4_000),
     # All of MNIST's 60,000 and a fifth of pollution on top; the test split is clean.
     "polluted-digits": (75_000, 10_000),
 }
 """Images for training and for the test."""
-OF_MNIST = ("colour-digits-32", "unbalanced-digits", "polluted-digits")
+OF_MNIST = ("colour-digits-32", "digit-halves", "unbalanced-digits", "polluted-digits")
 VERSION = 1
 """Goes up when the same name and seed give other images."""
 SET_FILE = "composed.json"
@@ -131,6 +139,8 @@ def compose(name: SetName, split: SplitName, seed: int, count: int, mnist: Path 
     match name:
         case "colour-digits-32":
             return colour_digits(generator, images, labels, count)
+        case "digit-halves":
+            return digit_halves(generator, images, labels, count)
         case "unbalanced-digits":
             return unbalanced_digits(generator, images, labels, count)
         case "polluted-digits":

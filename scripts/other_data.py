@@ -27,6 +27,7 @@ LABELS = {
     "shapes-64": (60, 300),
     "binary-64": (20, 100),
     "glyphs-100": (500, 2000),
+    "digit-halves": (20, 100),
     "unbalanced-digits": (100,),
     "polluted-digits": (100,),
 }

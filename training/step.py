@@ -83,7 +83,7 @@ def make_step(
             pseudo_labels = None
             if recipe.consistency_weight:
                 pseudo_labels = make_pseudo_labels(state, weak_views, prior, recipe)
-            trust = pile_ramp(done, recipe.pile_ramp) if pile_worth is None else pile_trust(state, pile_worth)
+            trust = pile_ramp(state, done, recipe.pile_ramp) if pile_worth is None else pile_trust(state, pile_worth)
             batch = RealImages(x, y, weak_views, strong_views, noise, pseudo_labels, trust)
             update = update_fused if recipe.fused else update_apart
             metrics, real_features = update(state, batch, z, prior, recipe)

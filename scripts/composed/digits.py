@@ -1,4 +1,4 @@
-"""MNIST in other clothes: the sets `colour-digits-32`, `unbalanced-digits` and `polluted-digits`."""
+"""MNIST in other clothes: `colour-digits-32`, `digit-halves`, `unbalanced-digits` and `polluted-digits`."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,12 @@ def colour_digits(generator: np.random.Generator, images: Pixels, labels: NDArra
     for i, (row, column) in enumerate(generator.integers(0, 5, (count, 2)).tolist()):
         masks[i, row : row + 28, column : column + 28] = images[chosen[i]]
     return Split(paint(generator, masks, 12.0), names_of(labels[chosen], DIGITS))
+
+
+def digit_halves(generator: np.random.Generator, images: Pixels, labels: NDArray[np.int64], count: int) -> Split:
+    """Digits in two classes of five shapes; fours look like nines, threes like eights: uint8 [count, 28, 28, 1]."""
+    chosen = generator.choice(len(images), count, replace=False)
+    return Split(images[chosen][..., None], names_of(labels[chosen] // 5, ("0-4", "5-9")))
 
 
 def unbalanced_digits(generator: np.random.Generator, images: Pixels, labels: NDArray[np.int64], count: int) -> Split:

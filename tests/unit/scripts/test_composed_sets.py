@@ -21,6 +21,7 @@ SHAPES = {
     "shapes-64": (6, (64, 64, 3)),
     "binary-64": (2, (64, 64, 3)),
     "glyphs-100": (100, (32, 32, 1)),
+    "digit-halves": (2, (28, 28, 1)),
     "unbalanced-digits": (10, (28, 28, 1)),
     "polluted-digits": (10, (28, 28, 1)),
 }

@@ -74,13 +74,27 @@ def test_trust_grows_with_the_labels_that_were_learnt_up_to_the_most(state: Stat
     assert trust == pytest.approx([0, 0, 0.8 * 0.25, 0.8], abs=1e-6)
 
 
-def test_the_pile_counts_for_more_along_its_ramp_and_then_for_all() -> None:
-    weights = [float(pile_ramp(tf.constant(done), 0.4)) for done in (0.0, 0.1, 0.2, 0.4, 0.41, 1.0)]
+def test_the_pile_counts_for_more_along_its_ramp_and_then_for_all(state: State) -> None:
+    state.seen_accuracy.assign(0.95)
+    weights = [float(pile_ramp(state, tf.constant(done), 0.4)) for done in (0.0, 0.1, 0.2, 0.4, 0.41, 1.0)]
     assert weights == pytest.approx([0, 1 / 16, 1 / 4, 1, 1, 1])
 
 
-def test_without_a_ramp_the_pile_counts_for_all_from_the_first_step() -> None:
-    assert float(pile_ramp(tf.constant(0.0), 0.0)) == 1
+def test_the_pile_waits_until_the_labels_are_learnt(state: State) -> None:
+    """Three classes: skills of 0.4, 0.7, 0.9 and 1."""
+    found = []
+    for accuracy in (0.6, 0.8, 0.9334, 1.0):
+        state.seen_accuracy.assign(accuracy)
+        found.append([float(pile_ramp(state, tf.constant(done), 0.2)) for done in (0.04, 0.1, 1.0)])
+    early = 0.04
+    assert found[0] == pytest.approx([early, 0, 0])
+    assert found[1] == pytest.approx([early, 0.25 * 0.5, 0.5])
+    # To the bit: what learns its labels in time trains as without this.
+    assert found[2] == found[3] == [float(tf.square(tf.constant(done) / 0.2)) for done in (0.04, 0.1, 0.2)]
+
+
+def test_without_a_ramp_the_pile_counts_for_all_from_the_first_step(state: State) -> None:
+    assert float(pile_ramp(state, tf.constant(0.0), 0.0)) == 1
 
 
 def test_the_average_follows_the_accuracy(state: State) -> None:
