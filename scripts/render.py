@@ -13,6 +13,7 @@ import tyro
 from scripts import (
     adapter_tests,
     audit_demo,
+    audit_power,
     batchnorm_trap,
     bulk_page,
     calibration_page,
@@ -68,6 +69,7 @@ def render(text: str) -> str:
     blocks["other-data"] = lambda: other_data.table(load("other_data"))
     blocks["audit"] = lambda: audit_demo.table(load("audit"))
     blocks["audit-lanes"] = lambda: audit_demo.lanes_table(load("audit"))
+    blocks["audit-power"] = lambda: audit_power.table(load("audit_power"))
     blocks["batchnorm"] = lambda: batchnorm_trap.table(load("batchnorm"))
     blocks["duplicates"] = lambda: duplicates.thresholds_table(load("duplicates"))
     blocks["duplicates-found"] = lambda: duplicates.found_table(load("duplicates"))

@@ -26,7 +26,8 @@ ASSUMPTIONS = (
     "the audited rows are those that `prelabel audit draw` chose at random, and all of them were answered",
     "the answers are right, and were given without a look at the predictions",
     "the promise is about just this pile and this model's labels, not about images that come later",
-    "draw, alpha, confidence, --per-class and what makes a row suspect were chosen before the answers were seen",
+    "the draw with its options, alpha, confidence, --per-class and what makes a row suspect were chosen before the "
+    "answers were seen",
 )
 
 
@@ -171,9 +172,9 @@ def make_certificates(
         drawn = members[audit.rows]
         inside = candidates[audit.rows]
         steps = make_steps(pile.confidence[candidates], pile.confidence[audit.rows[inside]], audit.wrong[inside])
-        certificates.append(
-            certify(steps, int(members.sum()), int(drawn.sum()), alpha, delta / len(groups), class_name=name)
-        )
+        frame, in_frame = int(members.sum()), int(drawn.sum())
+        coverage = audit.plan.coverage
+        certificates.append(certify(steps, frame, in_frame, alpha, delta / len(groups), name, coverage))
     return certificates
 
 

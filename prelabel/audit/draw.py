@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from prelabel.audit.certify import COVERAGE
 from prelabel.audit.pile import Pile, holds_lanes
 from prelabel.audit.plan import Plan, Stratify, Stratum
 from prelabel.bounds import answers_needed
@@ -30,8 +31,9 @@ class DrawConfig:
     """Rows to draw; by default what --alpha, --confidence, --errors and --coverage need."""
     errors: int = 1
     """Wrong answers among the accepted that the sample has room for: with none, one slip spoils the audit."""
-    coverage: float = 0.6
-    """The smallest share of the pile that is worth accepting; the sample has enough answers in it, and in more."""
+    coverage: float = COVERAGE
+    """The smallest share of the pile that is worth accepting; the sample has enough answers in it, and in more, and
+    `apply` starts there. Choose it before you see any answer."""
     stratify: Stratify = "none"
     """By `class`: as many of each predicted class, for a promise about each. By `confidence`: for calibration only."""
     seed: int = 0
@@ -86,6 +88,7 @@ def draw(pile: Pile, config: DrawConfig) -> Plan:
         alpha=config.alpha,
         confidence=config.confidence,
         stratify=config.stratify,
+        coverage=config.coverage,
         seed=config.seed,
         strata=tuple(strata),
         rows=tuple(chosen.tolist()),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prelabel import __version__
+from prelabel.audit.certify import COVERAGE
 from prelabel.audit.pile import Pile
 from prelabel.errors import InputError
 from prelabel.files import write_text_atomically
@@ -75,6 +76,9 @@ class Plan:
     """When, UTC."""
     version: str = __version__
     """Version of prelabel that drew."""
+    coverage: float = COVERAGE
+    """The share of the pile that is to be certified at least, over 0 and at most 1; draws from before it was noted have
+    the default, which no answer has a part in either."""
 
     @property
     def sample_sha256(self) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prelabel.audit.apply import CERTIFICATE_FILE
-from prelabel.audit.certify import Step, certify
+from prelabel.audit.certify import COVERAGE, SECOND_COVERAGE, Step, certify
 from prelabel.audit.chart import coverage_svg
 from prelabel.errors import InputError
 from prelabel.files import write_text_atomically
@@ -40,9 +40,14 @@ def what_it_takes(certificate: dict[str, Any]) -> str:
     if not certificate["steps"]:
         return "every row is suspect"
     if needed is None:
-        return "at the error rate found, no sample would do it: label more, or ask for a higher alpha"
+        coverage = certificate.get("coverage", COVERAGE)  # lanes from before it was noted have the default
+        return (
+            f"at the error rates found among the most certain {100 * coverage:.3g} % and "
+            f"{100 * SECOND_COVERAGE * coverage:.3g} %, no sample would do it: train with more labels, ask for a "
+            "higher alpha, or draw with a smaller --coverage"
+        )
     if needed <= drawn:
-        return f"at the error rate found, {drawn:,} answers mostly do it: this sample is an unlucky one"
+        return f"at the error rate found, most samples of {drawn:,} answers would do it"
     of_class = "" if certificate["class_name"] is None else " of this class"
     return f"at the error rate found, about {needed:,} answers{of_class}, not {drawn:,}, would do it"
 
@@ -108,6 +113,9 @@ def _coverage(made: dict[str, Any], alpha: float) -> float:
     """Returns the share of all rows, 0..1, that the answers certify at another error rate."""
     accepted = 0
     for one in made["certificates"]:
-        certificate = certify(one["steps"], one["frame"], one["drawn"], alpha, one["delta"], one["class_name"])
+        coverage = one.get("coverage", COVERAGE)
+        certificate = certify(
+            one["steps"], one["frame"], one["drawn"], alpha, one["delta"], one["class_name"], coverage
+        )
         accepted += certificate.set.size if certificate.set else 0
     return accepted / int(made["rows"])

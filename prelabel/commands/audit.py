@@ -184,8 +184,10 @@ def _one_certificate(one: dict[str, Any], promise: str) -> str:
         )
     if not one["steps"]:
         return f"{of_class}not certified: {what_it_takes(one)}"
-    step = one["steps"][one["start"]]
-    return (
-        f"{of_class}not certified at {promise}: of the {step['size']:,} rows tried first {step['audited']:,} were "
-        f"audited, {step['wrong']} of them wrong; {what_it_takes(one)}"
+    tried = [one["steps"][i] for i in (one["start"], one["second_start"]) if i is not None]
+    found = " and ".join(
+        f"of {step['size']:,} rows with a confidence of at least {step['threshold']:.9g}, {step['audited']:,} were "
+        f"audited, {step['wrong']} of them wrong"
+        for step in tried
     )
+    return f"{of_class}not certified at {promise}: {found}; {what_it_takes(one)}"

@@ -2,12 +2,15 @@
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from prelabel import __main__ as cli
+from prelabel.audit.certify import Step, certify
 from prelabel.audit.plan import LEDGER_FILE
+from prelabel.audit.report import what_it_takes
 from support.piles import CLASSES, KnownPile, make_pile
 
 
@@ -61,9 +64,40 @@ def test_nothing_certified_is_status_4_and_says_what_it_takes(
     assert run("draw", "--predictions", known.directory, "--output", tmp_path / "audit", "--size", 30) == 0
     assert apply(known) == 4
     text = capsys.readouterr().out
-    assert "not certified at 1 % wrong with 95 % confidence" in text
+    assert "not certified at 1 % wrong with 95 % confidence: of " in text
+    assert " rows with a confidence of at least 0." in text
     assert "answers, not 30, would do it" in text
     assert json.loads((tmp_path / "lanes/_lanes.json").read_text())["certificates"][0]["accepted"] is None
+
+
+def test_the_coverage_of_the_draw_is_where_apply_starts(known: KnownPile, tmp_path: Path) -> None:
+    draw = ("draw", "--predictions", known.directory, "--output", tmp_path / "audit", "--coverage", 0.9)
+    assert run(*draw, "--size", 789) == 0
+    plan = json.loads((tmp_path / "audit/_audit.json").read_text())
+    assert plan["coverage"] == 0.9
+    assert apply(known) == 0
+    made = json.loads((tmp_path / "lanes/_lanes.json").read_text())
+    (one,) = made["certificates"]
+    first = one["steps"][one["start"]]
+    assert 0.9 <= first["size"] / 3000 < 0.93
+    # More than 1 % of these were found wrong: the smaller sets of the second sequence are certified.
+    assert one["second_start"] <= one["accepted"] < one["start"]
+    assert one["level"] == pytest.approx(0.01)
+    # Draws and lanes from before the coverage was noted have the default.
+    del plan["coverage"], one["coverage"]
+    (tmp_path / "audit/_audit.json").write_text(json.dumps(plan))
+    (tmp_path / "lanes/_lanes.json").write_text(json.dumps(made))
+    assert run("report", "--lanes", tmp_path / "lanes") == 0
+    (tmp_path / "lanes").rename(tmp_path / "before")
+    apply(known)
+    (one,) = json.loads((tmp_path / "lanes/_lanes.json").read_text())["certificates"]
+    assert 0.6 <= one["steps"][one["start"]]["size"] / 3000 < 0.63
+
+
+def test_where_no_sample_would_do_it_says_what_else_to_try() -> None:
+    steps = (Step(0.9, 2000, 200, 10), Step(0.5, 6000, 600, 30))
+    text = what_it_takes(asdict(certify(steps, 6000, 600, 0.01, 0.05, coverage=0.9)) | {"answers_to_draw": None})
+    assert "among the most certain 90 % and 45 %, no sample would do it" in text
 
 
 def test_choosing_until_the_lanes_please_is_warned_of(
