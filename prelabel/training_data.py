@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from prelabel.adapters.pictures import image_file
+from prelabel.audit.answers import some
+from prelabel.audit.tasks import NONE_OF_THESE
 from prelabel.errors import InputError
-from prelabel.sources import FolderSource, Sample, Source, open_source
+from prelabel.sources import FolderSource, Sample, Source, open_source, open_tables_or_shards
 from prelabel.sources.folder import LABELLED
+from prelabel.storage import open_storage
 from prelabel.table import require_pyarrow, write_shard
 
 FILE_IMAGES = 4096
@@ -30,6 +33,8 @@ class Written:
     """Class -> images."""
     missing: list[str] = field(default_factory=list)
     """Ids with an answer of which there is no image."""
+    unreadable: list[str] = field(default_factory=list)
+    """Ids with a label whose image cannot be read; they are left out."""
     no_class: Counter[str] = field(default_factory=Counter)
     """Answer that means no class -> images."""
     known_classes: set[str] = field(default_factory=set)
@@ -87,19 +92,24 @@ def write_training(
                 yield from _row(f"{BEFORE}{sample.id}", sample, sample.label)
 
     def _row(identity: str, sample: Sample, label: str | None) -> Iterator[dict[str, Any]]:
-        if label is None and (only_labelled or sample.content is None):
+        if label is None and only_labelled:
+            return
+        if not sample.content_bytes:
+            if label is not None:
+                written.unreadable.append(identity)
             return
         written.images += 1
         if label is not None:
             written.labels[label] += 1
-        content = None if sample.content is None else image_file(sample)[0]
-        yield {"id": identity, "image": content, "label": label}
+        yield {"id": identity, "image": image_file(sample)[0], "label": label}
 
     for number, block in enumerate(_blocks(rows())):
         write_shard(folder / f"train-{number:05d}.parquet", pa.Table.from_pylist(block, schema))
     if not written.images:
         raise InputError(
-            "nothing to write: none of the images has an answer, and --only-labelled leaves the others out"
+            f"nothing to write: the images with an answer cannot be read ({some(written.unreadable)})"
+            if written.unreadable
+            else "nothing to write: none of the images has an answer, and --only-labelled leaves the others out"
         )
     written.missing = list(open_ids)
     return written
@@ -107,8 +117,10 @@ def write_training(
 
 def notes(written: Written) -> list[str]:
     """Returns a sentence each about labels that answers took the place of, and about answers that made no label."""
-    again = written.answered_again
+    again, unreadable = written.answered_again, written.unreadable
     lines = [f"{again:,} images had a label from before and have an answer now, which counts"] if again else []
+    if unreadable:
+        lines.append(f"{len(unreadable):,} images with a label cannot be read and are left out: {some(unreadable)}")
     lines += [
         f"{count:,} answers {name!r} say that an image is of no class and made no label (--no-class)"
         for name, count in written.no_class.most_common()
@@ -121,7 +133,7 @@ def notes(written: Written) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    return name.casefold().lstrip("0") or "0"
+    return name.strip().casefold().lstrip("0") or "0"
 
 
 def _blocks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -129,7 +141,7 @@ def _blocks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     size = 0
     for row in rows:
         block.append(row)
-        size += len(row["image"] or b"")
+        size += len(row["image"])
         if len(block) == FILE_IMAGES or size >= FILE_BYTES:
             yield block
             block, size = [], 0
@@ -149,6 +161,30 @@ def _first_id(identity: str) -> str:
 
 
 def open_labelled(path: Path) -> Source:
-    """Opens images with labels from before; of the training layout only `labelled/`, never `test/`."""
-    is_layout = any((path / name).is_dir() for name in LABELLED)
-    return FolderSource(path, only=LABELLED) if is_layout else open_source(path)
+    """Opens images with labels from before; never those for the test, by the rule of `training.splits.find_splits`.
+
+    Of folders of images that is `labelled/`, in either spelling; of Parquet and tar files those whose names do not
+    begin with `test`.
+
+    Raises:
+        InputError: As `open_source`; or the folder holds no labels, or only those for the test.
+    """
+    storage = open_storage(path)
+    names = storage.names() if storage.kind() == "folder" else []
+    if any(f"{name}/" in names for name in LABELLED):
+        return FolderSource(storage, only=LABELLED)
+    tests = [name for name in names if name.startswith("test")]
+    source = open_tables_or_shards(storage, [name for name in names if name not in tests])
+    if source is not None:
+        return source
+    if open_tables_or_shards(storage, tests) is not None:
+        raise InputError(f"{storage.shown()} holds files for the test only ({tests[0]}, ...)")
+    source = open_source(path)
+    if isinstance(source, FolderSource):
+        raise InputError(f"{storage.shown()} holds no labels: wanted are labelled/<class>/, or Parquet or tar files")
+    return source
+
+
+def no_class_answers(option: str) -> frozenset[str]:
+    """Returns the answers that make no label: those of `--no-class`, and the one that all tasks of ours offer."""
+    return frozenset({NONE_OF_THESE, *(one.strip() for one in option.split(","))} - {""})

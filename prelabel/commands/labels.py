@@ -15,9 +15,9 @@ from prelabel.audit.tasks import NONE_OF_THESE
 from prelabel.errors import InputError
 from prelabel.files import new_directory
 from prelabel.selection.selection import SELECTION_FILE
-from prelabel.sources import IdxSource, NpzSource, Source, open_source
+from prelabel.sources import IdxSource, NpzSource, ParquetSource, Source, open_source
 from prelabel.spreadsheets import with_lost_zeros
-from prelabel.training_data import notes, open_labelled, write_training
+from prelabel.training_data import no_class_answers, notes, open_labelled, write_training
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Labels:
     only_labelled: bool = False
     """Leave images without a label out; training then has no pile beyond the labelled images."""
     no_class: Annotated[str, tyro.conf.arg(metavar="ANSWER,...")] = NONE_OF_THESE
-    """Answers that say that an image is of no class: they make no label."""
+    """Answers that say that an image is of no class, beside `none of these`: they make no label."""
 
 
 def execute(options: Labels) -> int:
@@ -58,14 +58,17 @@ def execute(options: Labels) -> int:
         raise InputError(f"{' '.join(map(str, options.answers))}: the column `answer` is empty; fill it in first")
     labelled = None if options.labelled is None else open_labelled(options.labelled)
     with new_directory(options.output) as folder:
-        no_class = frozenset(options.no_class.split(","))
+        no_class = no_class_answers(options.no_class)
         written = write_training(folder, answers, source, labelled, no_class, options.only_labelled)
         if written.missing:
             raise InputError(
                 f"{options.input} does not hold images that the answers are about: {some(written.missing)}"
             )
         if not written.labels:
-            raise InputError("no answer names a class: there is nothing to learn from")
+            why = "no answer names a class"
+            if written.unreadable:
+                why = f"the images with an answer cannot be read ({some(written.unreadable)})"
+            raise InputError(f"{why}: there is nothing to learn from")
     labels = "  ".join(f"{name} {count:,}" for name, count in sorted(written.labels.items()))
     print(f"{written.images:,} images in {options.output}, {written.labels.total():,} labelled: {labels}")
     for note in notes(written):
@@ -86,7 +89,7 @@ def _check_input(answers: Path, source: Source) -> None:
         if noted == source.manifest_hash:
             continue
         what = f"{answers} is about another input (manifest {noted[:12]}) than --input ({source.manifest_hash[:12]})"
-        if isinstance(source, IdxSource | NpzSource):
+        if isinstance(source, IdxSource | NpzSource) or (isinstance(source, ParquetSource) and source.ids_are_numbers):
             raise InputError(f"{what}, and its ids are numbers of images there: give that input")
         logger.warning("%s: its answers go to the images of the same names", what)
 

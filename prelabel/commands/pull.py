@@ -11,7 +11,7 @@ from prelabel.adapters.label_studio.pull import ANSWERS_FILE, Answers, collect, 
 from prelabel.errors import InputError
 from prelabel.files import new_directory
 from prelabel.sources import open_source
-from prelabel.training_data import Written, notes, open_labelled, write_training
+from prelabel.training_data import Written, no_class_answers, notes, open_labelled, write_training
 
 HELP = """Takes people's answers out of an annotation tool, as CSV and as training data for the next round.
 
@@ -49,7 +49,8 @@ class Pull:
     only_labelled: bool = False
     """Leave images without a label out of the training data; training then has no pile beyond the labelled images."""
     no_class: Annotated[str, tyro.conf.arg(metavar="CHOICE,...")] = "none,none of these"
-    """Choices that say that an image is of no class: they stand in answers.csv, and make no label."""
+    """Choices that say that an image is of no class, and always `none of these`: they stand in answers.csv, and make no
+    label."""
     since: str = ""
     """Only tasks that changed after this time, such as 2026-11-25 or 2026-11-25T08:00:00+01:00 (UTC where none is
     said)."""
@@ -77,7 +78,7 @@ def execute(options: Pull) -> int:
     with new_directory(options.output) as folder:
         write_answers(folder / ANSWERS_FILE, answers)
         if images is not None:
-            no_class = frozenset(options.no_class.split(","))
+            no_class = no_class_answers(options.no_class)
             written = write_training(folder, answers.choice, images, labelled, no_class, options.only_labelled)
     print(
         f"{len(answers.choice):,} answers of project {project.id} ({project.title}) in {options.output / ANSWERS_FILE}"

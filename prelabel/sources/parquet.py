@@ -106,6 +106,11 @@ class ParquetSource:
                 )
 
     @property
+    def ids_are_numbers(self) -> bool:
+        """Whether ids are numbers of rows, in one file at least: they mean other images in other files of its name."""
+        return any(ID_COLUMN not in file.columns for file in self._files)
+
+    @property
     def manifest_hash(self) -> str:
         """Hash over file names, sizes and footers (row counts, column statistics); image bytes are not read."""
         digest = hashlib.sha256()

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -101,3 +102,89 @@ def test_answers_by_numbers_whose_zeros_a_spreadsheet_took_away(tmp_path: Path) 
     assert run("labels", *answers, "--input", tmp_path / "pile.npz", "--output", tmp_path / "round") == 0
     rows = pq.read_table(tmp_path / "round").to_pylist()
     assert {row["id"]: row["label"] for row in rows if row["label"]} == {"000003": "bar", "000011": "beam"}
+
+
+def write_table(path: Path, *rows: tuple[bytes | None, str | None], ids: bool = True) -> None:
+    path.parent.mkdir(exist_ok=True)
+    columns = {"image": [image for image, _ in rows], "label": [label for _, label in rows]}
+    more = {"id": [f"{path.stem}-{i}" for i in range(len(rows))]} if ids else {}
+    pq.write_table(pa.table(columns | more), path)
+
+
+@pytest.mark.parametrize("as_url", [False, True])
+def test_test_images_are_no_labels_from_before(pile: Path, tmp_path: Path, as_url: bool) -> None:
+    bar, beam, spot = ((pile / f"{name}-01.png").read_bytes() for name in ("bar", "beam", "spot"))
+    write_table(tmp_path / "tables/train-0.parquet", (bar, "bar"))
+    write_table(tmp_path / "tables/test.parquet", (beam, "beam"))
+    for name, label, content in (("labeled", "bar", bar), ("test", "beam", beam), ("unlabeled", ".", spot)):
+        (tmp_path / "layout" / name / label).mkdir(parents=True)
+        (tmp_path / "layout" / name / label / "a.png").write_bytes(content)
+    (tmp_path / "a.csv").write_text("id,answer\nspot-01.png,spot\n")
+    for before in ("tables", "layout"):
+        where = (tmp_path / before).as_uri() if as_url else tmp_path / before
+        given = ("--answers", tmp_path / "a.csv", "--input", pile, "--labelled", where, "--only-labelled")
+        assert run("labels", *given, "--output", tmp_path / f"from-{before}") == 0
+        assert pq.read_table(tmp_path / f"from-{before}")["label"].to_pylist() == ["spot", "bar"]
+
+
+def test_a_folder_without_labels_from_before_is_named(
+    pile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_table(tmp_path / "tables/test.parquet", ((pile / "bar-01.png").read_bytes(), "bar"))
+    (tmp_path / "a.csv").write_text("id,answer\nspot-01.png,spot\n")
+    for where, message in (
+        (tmp_path / "tables", "holds files for the test only (test.parquet"),
+        (pile, "holds no labels"),
+    ):
+        given = ("--answers", tmp_path / "a.csv", "--input", pile, "--labelled", where)
+        assert run("labels", *given, "--output", tmp_path / "out") == 2
+        assert message in capsys.readouterr().err
+
+
+def test_answers_by_rows_of_another_table_are_refused(
+    pile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    content = [(path.read_bytes(), None) for path in sorted(pile.iterdir())]
+    for ids, status in ((False, 2), (True, 0)):
+        table, selected = tmp_path / f"tables-{ids}/pile.parquet", tmp_path / f"selected-{ids}"
+        write_table(table, *content, ids=ids)
+        assert run("select", "--input", table, "--count", 9, "--output", selected) == 0
+        answers = answer(selected)
+        write_table(table, *content[:1], *content, ids=ids)
+        capsys.readouterr()
+        given = ("--answers", answers, "--input", table)
+        assert run("labels", *given, "--output", tmp_path / f"out-{ids}") == status
+        shown = capsys.readouterr().err
+        assert ("its ids are numbers of images there: give that input" in shown) == (not ids)
+    assert "go to the images of the same names" in caplog.text
+
+
+def test_other_words_for_no_class_come_beside_that_of_the_tasks(pile: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "id,answer\nbar-01.png,bar\nbar-02.png,none of these\nbar-03.png,unsure\nbar-04.png,blurred\n"
+    )
+    given = ("--answers", tmp_path / "a.csv", "--input", pile, "--no-class", "unsure, blurred,")
+    assert run("labels", *given, "--output", tmp_path / "out") == 0
+    rows = pq.read_table(tmp_path / "out").to_pylist()
+    assert {row["id"]: row["label"] for row in rows if row["label"]} == {"bar-01.png": "bar"}
+    assert len(rows) == 56
+
+
+def test_images_that_cannot_be_read_are_left_out_and_named(
+    pile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = (pile / "bar-01.png").read_bytes()
+    write_table(tmp_path / "tables/pile.parquet", (good, None), (None, None), (b"", None))
+    write_table(tmp_path / "before/train.parquet", (b"", "beam"))
+    text = "id,answer\npile-0,bar\npile-1,bar\npile-2,bar\n"
+    for answers, status in ((text, 0), ("id,answer\npile-1,bar\n", 2)):
+        (tmp_path / "a.csv").write_text(answers)
+        given = ("--answers", tmp_path / "a.csv", "--input", tmp_path / "tables", "--labelled", tmp_path / "before")
+        assert run("labels", *given, "--output", tmp_path / f"out-{status}") == status
+        shown = capsys.readouterr()
+        if status == 0:
+            assert "1 images in" in shown.out
+            assert "3 images with a label cannot be read and are left out: pile-1, pile-2, before/train-0" in shown.out
+        else:
+            assert "the images with an answer cannot be read (pile-1, before/train-0)" in shown.err
+    assert pq.read_table(tmp_path / "out-0").to_pylist() == [{"id": "pile-0", "image": good, "label": "bar"}]
