@@ -1,6 +1,7 @@
 """People's answers to the tasks of a draw, from its CSV or from Label Studio's JSON export."""
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,8 +15,12 @@ from prelabel.audit.tasks import ANSWER_COLUMN, ID_COLUMN, NONE_OF_THESE
 from prelabel.errors import InputError
 from prelabel.spreadsheets import read_columns, with_lost_zeros
 
+logger = logging.getLogger(__name__)
+
 NO_CLASS = -1
 """Label index of `NONE_OF_THESE`."""
+QUESTION = "label"
+"""Name of the `<Choices>` about the class in the labelling interface that `write_tasks` writes."""
 _NAMED = 5
 """Ids that an error names."""
 
@@ -66,12 +71,16 @@ def read_csv(path: Path, column: str) -> list[tuple[str, str]]:
 def label_index(path: Path, identity: str, name: str, classes: Sequence[str]) -> int:
     """Returns the index of a class name, -1 for "none of these".
 
+    Answers in a CSV are stripped: blanks around a class's name are not needed where one class only has the name.
+
     Raises:
         InputError: It is neither.
     """
     (name,) = with_lost_zeros([name], classes)
     if name in classes:
         return classes.index(name)
+    if len(alike := [k for k, one in enumerate(classes) if one.strip() == name.strip()]) == 1:
+        return alike[0]
     if name == NONE_OF_THESE:
         return NO_CLASS
     shown = ", ".join(classes[:_NAMED]) + (", ..." if len(classes) > _NAMED else "")
@@ -94,23 +103,40 @@ def _unique(path: Path, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def _from_label_studio(path: Path) -> Iterator[tuple[str, str]]:
-    """Yields (id, answer) of each task with an answer; annotators of one task who agree are one answer."""
+    """Yields (id, answer) of each task with an answer; annotators of one task who agree are one answer.
+
+    As in `prelabel pull`, several choices at a time are no answer.
+    """
+    chosen: list[tuple[str, str, list[str]]] = []
     try:
-        tasks = json.loads(path.read_bytes())
-        for task in tasks:
-            for answer in dict.fromkeys(_choices(task)):
-                yield str(task["data"]["uid"]), str(answer)
+        for task in json.loads(path.read_bytes()):
+            identity = str(task["data"]["uid"])
+            chosen += [(identity, question, choices) for question, choices in _choices(task)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
             f"{path} is no export of Label Studio in its format JSON, with the tasks of `prelabel audit draw` "
             f"({type(error).__name__}: {error})"
         ) from None
+    questions = sorted({question for _, question, _ in chosen})
+    if len(questions) > 1 and QUESTION not in questions:
+        raise InputError(
+            f"{path} has the answers to {len(questions)} questions ({', '.join(map(repr, questions[:_NAMED]))}), and "
+            f"none is called {QUESTION!r}: call that about the class so in the labelling interface"
+        )
+    asked = QUESTION if len(questions) > 1 else next(iter(questions), QUESTION)
+    of_class = [(identity, choices) for identity, question, choices in chosen if question == asked]
+    answered = dict.fromkeys((identity, choices[0]) for identity, choices in of_class if len(choices) == 1)
+    without = {identity for identity, choices in of_class if len(choices) > 1} - {identity for identity, _ in answered}
+    if without:
+        logger.warning("%s: several choices at a time are no answer: %s", path, some(sorted(without)))
+    yield from answered
 
 
-def _choices(task: dict[str, Any]) -> Iterator[str]:
+def _choices(task: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Yields question (the name of its `<Choices>`) and choices of each annotation that was not skipped."""
     for annotation in task["annotations"]:
-        if annotation.get("was_cancelled"):
-            continue  # a skipped task has no answer
-        for result in annotation["result"]:
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for result in annotation["result"] if not annotation.get("was_cancelled") else ():
             if result["type"] == "choices":
-                yield result["value"]["choices"][0]
+                found[str(result.get("from_name", QUESTION))] += map(str, result["value"]["choices"])
+        yield from found.items()

@@ -68,6 +68,14 @@ def test_a_class_may_be_called_none_of_these(tmp_path: Path) -> None:
     assert answers(tmp_path / "a.csv", "id,answer\na,cat\nb,none of these\nc,cat\n", plan) == [0, 1, 0]
 
 
+def test_blanks_around_a_class_s_name_are_not_needed(tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, classes=(" cat", "dog "))
+    assert answers(tmp_path / "a.csv", "id,answer\na, cat\nb,cat\nc,dog\n", plan) == [0, 0, 1]
+    alike = dataclasses.replace(PLAN, classes=(" cat", "cat "))
+    with pytest.raises(InputError, match="calls a 'cat', which is no class"):
+        answers(tmp_path / "a.csv", "id,answer\na,cat\nb,cat\nc,cat\n", alike)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -124,6 +132,37 @@ def task(uid: str, *choices: str, cancelled: bool = False) -> dict[str, Any]:
 def test_label_studio_s_export(tmp_path: Path) -> None:
     tasks = [task("c", "dog"), task("a", "cat", "cat"), task("b", "none of these")]
     assert answers(tmp_path / "export.json", json.dumps(tasks)) == [0, -1, 1]
+
+
+def asked(uid: str, **answers: list[str]) -> dict[str, Any]:
+    """A task with one annotation that answers several questions."""
+    made = task(uid, "x")
+    made["annotations"][0]["result"] = [
+        {"from_name": name, "to_name": "image", "type": "choices", "value": {"choices": choices}}
+        for name, choices in answers.items()
+    ]
+    return made
+
+
+def test_a_second_question_is_not_about_the_class(tmp_path: Path) -> None:
+    tasks = [asked(uid, quality=["blurred"], label=["dog"]) for uid in "ab"] + [asked("c", label=["cat"])]
+    assert answers(tmp_path / "export.json", json.dumps(tasks)) == [1, 1, 0]
+    only = [asked(uid, animal=["dog"]) for uid in "abc"]
+    assert answers(tmp_path / "only.json", json.dumps(only)) == [1, 1, 1]
+    tasks = [asked(uid, quality=["blurred"], animal=["dog"]) for uid in "abc"]
+    with pytest.raises(
+        InputError, match="answers to 2 questions \\('animal', 'quality'\\), and none is called 'label'"
+    ):
+        answers(tmp_path / "two.json", json.dumps(tasks))
+
+
+def test_several_choices_are_no_answer_as_in_a_pull(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tasks = [asked("a", label=["dog", "cat"]), asked("b", label=["dog"]), asked("c", label=["cat"])]
+    with pytest.raises(InputError, match="lacks 1 of 3 answers: a"):
+        answers(tmp_path / "e.json", json.dumps(tasks))
+    assert "several choices at a time are no answer: a" in caplog.text
+    tasks[0]["annotations"] += task("a", "cat")["annotations"]  # of another annotator
+    assert answers(tmp_path / "e.json", json.dumps(tasks)) == [0, 1, 0]
 
 
 def test_ids_that_are_numbers_are_unknown_ids(tmp_path: Path) -> None:
