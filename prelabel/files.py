@@ -67,17 +67,30 @@ def write_text_atomically(path: Path, text: str) -> None:
 def new_directory(path: Path) -> Iterator[Path]:
     """Yields a temporary directory beside `path` and renames it at the end: `path` is there whole or not at all.
 
+    Where `path` is a link to an empty directory, that one is filled.
+
     Raises:
-        InputError: `path` is there already and is not an empty directory, or has no name of its own, such as `.`.
+        InputError: `path` is there already and is not an empty directory, or is a mount point, or has no name of its
+            own, such as `.`.
     """
     if path.name in ("", ".."):
         raise InputError(f"{path} cannot be made as a whole: name a new folder in it")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} is there already: choose a new or empty directory")
+    given, path = path, path.resolve()  # a link cannot be replaced by a directory, what it leads to can
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # At random: in containers a process that was killed and left its directory mostly had the number that this one has.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     temporary.mkdir()
     try:
+        if path.exists():  # before the work, not after it: an empty mount point cannot be replaced
+            try:
+                temporary.replace(path)
+            except OSError as error:
+                raise InputError(
+                    f"{given} cannot be replaced ({error.strerror}), as a mount point cannot: name a new folder in it"
+                ) from None
+            temporary.mkdir()
         yield temporary
         fsync_directory(temporary)
         temporary.replace(path)

@@ -1,5 +1,6 @@
 """Files are written whole or not at all."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -105,3 +106,37 @@ def test_a_directory_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="file is there already"), new_directory(tmp_path / "empty/file"):
         pass
     assert (tmp_path / "empty/file").read_text() == "content"
+
+
+def test_a_link_to_an_empty_directory_is_filled_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "disk/empty").mkdir(parents=True)
+    for name, target in (("link", "disk/empty"), ("dangling", "disk/new")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+        with new_directory(tmp_path / name) as directory:
+            (directory / "file").write_text("content")
+        assert (tmp_path / name).is_symlink()
+        assert [one.name for one in (tmp_path / target).iterdir()] == ["file"]
+    assert sorted(one.name for one in tmp_path.rglob("*")) == sorted(
+        ["disk", "empty", "file", "new", "file", "link", "dangling"]
+    )
+
+
+def test_what_a_killed_process_of_this_number_left_is_in_nobody_s_way(tmp_path: Path) -> None:
+    (tmp_path / f".new.{os.getpid()}.tmp").mkdir()
+    with new_directory(tmp_path / "new") as directory:
+        (directory / "file").write_text("content")
+    assert (tmp_path / "new/file").read_text() == "content"
+
+
+def test_a_mount_point_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*_: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    (tmp_path / "mounted").mkdir()
+    monkeypatch.setattr(Path, "replace", busy)
+    with (
+        pytest.raises(InputError, match=r"mounted cannot be replaced \(Device or resource busy\), as a mount point"),
+        new_directory(tmp_path / "mounted"),
+    ):
+        pytest.fail("this is the work")
+    assert [one.name for one in tmp_path.iterdir()] == ["mounted"]
