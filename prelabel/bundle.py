@@ -74,8 +74,7 @@ class Bundle:
     @functools.cached_property  # every batch of answers asks for it
     def model_id(self) -> str:
         """16 hexadecimal characters that stand for the whole content."""
-        canonical = json.dumps(_plain(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        return _id_of(_plain(self))
 
     def allows(self, precision: Precision, runtime: Runtime) -> bool:
         """Whether the model may run so: float32 always, others where their figures passed."""
@@ -157,9 +156,16 @@ def _described(directory: Path) -> Bundle:
         raise BundleError(f"{path} is not usable: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{path} is damaged ({type(error).__name__}: {error}): export the model again") from None
-    if bundle.model_id != claimed_id:
-        raise BundleError(f"{path} was changed after export (model_id {claimed_id}, content {bundle.model_id})")
+    # Of what was written, not of what it is read as: a field that is new since then has its default.
+    if (found := _id_of(content)) != claimed_id:
+        raise BundleError(f"{path} was changed after export (model_id {claimed_id}, content {found})")
+    vars(bundle)["model_id"] = claimed_id
     return bundle
+
+
+def _id_of(content: dict[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def _plain(bundle: Bundle) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The bundle's promise: what is loaded is what export wrote, or an error."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -171,4 +172,18 @@ def test_a_variant_that_is_allowed_and_has_no_file_is_found(bundle: Path) -> Non
     description = dataclasses.replace(load_bundle(bundle), precisions=(allowed,))
     (bundle / BUNDLE_FILE).write_text(description.to_json())
     with pytest.raises(BundleError, match="int8 is allowed, but has no file among"):
+        load_bundle(bundle)
+
+
+def test_a_bundle_from_before_a_field_keeps_its_model_id(bundle: Path) -> None:
+    content = json.loads((bundle / BUNDLE_FILE).read_text())
+    del content["model_id"], content["calibration"]
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    model_id = hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    (bundle / BUNDLE_FILE).write_text(json.dumps({"model_id": model_id, **content}))
+    loaded = load_bundle(bundle)
+    assert (loaded.model_id, loaded.calibration) == (model_id, None)
+    assert dataclasses.replace(loaded, name="other").model_id != model_id
+    rewrite(bundle, name="other")
+    with pytest.raises(BundleError, match="was changed after export"):
         load_bundle(bundle)
