@@ -31,6 +31,17 @@ def from_cell(text: str) -> str:
     return text[1:] if text.startswith("'") and text[1:].startswith(_DANGEROUS) else text
 
 
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Returns rows as CSV, cells by `as_cell`, a line feed behind each."""
+    lines = []
+    for row in rows:
+        # With "\n" as its own line end, `csv` would not quote a carriage return, and no reader could take the file.
+        line = io.StringIO(newline="")
+        csv.writer(line, lineterminator="\r\n").writerow(map(as_cell, row))
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
+
+
 def read_header(path: Path) -> list[str]:
     """Returns the column names of a CSV file.
 

@@ -3,14 +3,16 @@
 import io
 import os
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from prelabel.adapters.rows import Row
 from prelabel.errors import InputError
 from prelabel.images import IMAGE_SUFFIXES
 from prelabel.sources import Sample
+
+if TYPE_CHECKING:  # audits copy images, and rows have the lanes of audits
+    from prelabel.adapters.rows import Row
 
 _BEGINNINGS = (
     (b"\x89PNG", ".png"),
@@ -51,7 +53,7 @@ def image_name(identity: str) -> str:
     return identity if _named_suffix(identity) else f"{identity}.png"
 
 
-def numbered_name(row: Row, suffix: str) -> str:
+def numbered_name(row: "Row", suffix: str) -> str:
     """Returns a unique, plain file name for a row's image: `000017-holiday_3.png` for `2024/holiday 3.png`."""
     stem = row.id.rsplit("/", 1)[-1].removesuffix(_named_suffix(row.id))
     tail = re.sub(r"[^A-Za-z0-9._-]", "_", stem)[:_TAIL_CHARACTERS].strip("._")

@@ -3,22 +3,18 @@
 None of them holds a prediction: who sees one agrees with it too easily, and the audit would measure that.
 """
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 from xml.sax.saxutils import quoteattr
 
-from PIL import Image, UnidentifiedImageError
-
+from prelabel.adapters.pictures import encoded_size_px, image_file
 from prelabel.addresses import image_address
 from prelabel.errors import InputError
-from prelabel.files import write_atomically, write_bytes_atomically, write_text_atomically
+from prelabel.files import write_bytes_atomically, write_text_atomically
 from prelabel.sources import Sample, Source
-from prelabel.spreadsheets import as_cell
+from prelabel.spreadsheets import csv_text
 
 CSV_FILE = "tasks.csv"
 LABEL_STUDIO_FILE = "label_studio.json"
@@ -78,11 +74,7 @@ def write_tasks(
     if reasons is not None:
         columns[REASON_COLUMN] = reasons
     columns[ANSWER_COLUMN] = [""] * len(paths)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(map(as_cell, line) for line in zip(*columns.values(), strict=True))
-    write_text_atomically(directory / CSV_FILE, text.getvalue())
+    write_text_atomically(directory / CSV_FILE, csv_text([tuple(columns), *zip(*columns.values(), strict=True)]))
     images = _addresses(chosen, paths, copies, image_url_prefix)
     tasks = [{"data": {"image": image, "uid": identity}} for identity, image in zip(chosen.ids, images, strict=True)]
     write_text_atomically(directory / LABEL_STUDIO_FILE, json.dumps(tasks, indent=1, ensure_ascii=False) + "\n")
@@ -113,15 +105,11 @@ def copy_images(directory: Path, chosen: Chosen, source: Source) -> list[str]:
     directory.mkdir()
     names: dict[int, str] = {}
     for position, sample in _samples(source, chosen):
-        if sample.content is None:
-            raise InputError(f"image {sample.id} cannot be read any more: {sample.error}")
-        if isinstance(sample.content, bytes):
-            names[position] = f"{position:05d}.{_suffix(sample)}"
-            write_bytes_atomically(directory / names[position], sample.content)
-        else:
-            pixels = sample.content[..., 0] if sample.content.shape[2:] == (1,) else sample.content
-            names[position] = f"{position:05d}.png"
-            write_atomically(directory / names[position], partial(Image.fromarray(pixels).save, format="PNG"))
+        if encoded_size_px(sample.content) is None:
+            raise InputError(f"image {sample.id} cannot be read any more: {sample.error or 'it is no image'}")
+        content, suffix = image_file(sample)
+        names[position] = f"{position:05d}{suffix}"
+        write_bytes_atomically(directory / names[position], content)
     return [names[position] for position in range(len(chosen.rows))]
 
 
@@ -136,12 +124,3 @@ def _samples(source: Source, chosen: Chosen) -> Iterator[tuple[int, Sample]]:
     for row, position in sorted(zip(chosen.rows, range(len(chosen.rows)), strict=True)):
         (sample,) = source.read(row, row + 1)
         yield position, sample
-
-
-def _suffix(sample: Sample) -> str:
-    assert isinstance(sample.content, bytes)
-    try:
-        with Image.open(io.BytesIO(sample.content)) as image:
-            return (image.format or "img").lower()
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"image {sample.id} cannot be read any more: {error}") from None

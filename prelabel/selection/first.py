@@ -87,4 +87,4 @@ def select_first(
 def _reason(size: int, images: int) -> str:
     if not size:
         return "drawn at random: there are fewer different pictures than wanted"
-    return f"stands for {size:,} of {images:,} images ({100 * size / images:.2g} %)"
+    return f"stands for {size:,} of {images:,} images ({100 * size / images:.3g} %)"

@@ -1,7 +1,5 @@
 """People's answers in a project -> answers as CSV."""
 
-import csv
-import io
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +11,7 @@ from prelabel.adapters.label_studio.payload import UID_KEY
 from prelabel.adapters.label_studio.project import Project, condition, count_tasks, list_tasks
 from prelabel.errors import InputError
 from prelabel.files import write_text_atomically
-from prelabel.spreadsheets import as_cell
+from prelabel.spreadsheets import csv_text
 
 ANSWERS_FILE = "answers.csv"
 FIELDS = ("data", "updated_at", "annotations", "result", "was_cancelled", "completed_by", "ground_truth")
@@ -85,8 +83,4 @@ def collect(project: Project, interface: Interface, since: datetime | None) -> A
 
 def write_answers(path: Path, answers: Answers) -> None:
     """Writes the answers as CSV with the columns `id` and `answer`, for `prelabel audit apply --answers`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "answer"])
-    writer.writerows(map(as_cell, one) for one in answers.choice.items())
-    write_text_atomically(path, text.getvalue())
+    write_text_atomically(path, csv_text([("id", "answer"), *answers.choice.items()]))

@@ -216,6 +216,19 @@ def test_pixels_become_png(pile: Pile, tmp_path: Path) -> None:
         assert np.asarray(image).tolist() == [[300 % 256, 1], [0, 0]]
 
 
+def test_copies_have_the_endings_of_their_formats(pile: Pile, tmp_path: Path) -> None:
+    """Phones write JPEG files with several pictures (MPO), which no browser knows by the name of Pillow's format."""
+    (tmp_path / "photos").mkdir()
+    two = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    two[0].save(tmp_path / "photos/a.jpg", "MPO", save_all=True, append_images=two[1:])
+    two[0].save(tmp_path / "photos/b.png", "JPEG")
+    two[0].save(tmp_path / "photos/c.tiff")
+    two[0].save(tmp_path / "photos/d.gif")
+    source = open_source(tmp_path / "photos")
+    plan = dataclasses.replace(some_plan(pile), manifest_hash=source.manifest_hash, rows=(0, 1, 2, 3))
+    assert copy_images(tmp_path / "images", plan, source) == ["00000.jpg", "00001.jpg", "00002.tif", "00003.gif"]
+
+
 def test_images_of_another_input_or_gone_are_refused(pile: Pile, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the images are another input"):
         copy_images(tmp_path / "images", some_plan(pile), ListSource(400))

@@ -27,9 +27,9 @@ def test_the_first_images_are_one_of_each_kind(pile: Path, tmp_path: Path) -> No
     rows = tasks(output)
     assert [row["id"].split("-")[0] for row in rows] == ["bar", "beam", "spot"]
     assert [row["reason"] for row in rows] == [
-        "stands for 40 of 56 images (71 %)",
-        "stands for 12 of 56 images (21 %)",
-        "stands for 4 of 56 images (7.1 %)",
+        "stands for 40 of 56 images (71.4 %)",
+        "stands for 12 of 56 images (21.4 %)",
+        "stands for 4 of 56 images (7.14 %)",
     ]
     assert list(rows[0]) == ["id", "path", "image", "reason", "answer"]
     assert {row["answer"] for row in rows} == {""}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prelabel.errors import InputError
-from prelabel.spreadsheets import as_cell, from_cell, read_columns, read_header, with_lost_zeros
+from prelabel.spreadsheets import as_cell, csv_text, from_cell, read_columns, read_header, with_lost_zeros
 
 texts = st.text(st.sampled_from("=+-@\t\r\n'ab,;\"0"), max_size=6)
 
@@ -37,6 +37,18 @@ def test_what_was_written_is_read(
     assert read_header(path) == ["id", "answer"]
     assert read_columns(path, ("id", "answer")) == rows
     assert read_columns(path, ("answer",)) == [(answer,) for _, answer in rows]
+
+
+@given(st.lists(st.tuples(texts, texts), max_size=5))
+def test_csv_of_ours_is_read(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]) -> None:
+    """Carriage returns in ids among them, which would end a line if they had no quotes."""
+    path = tmp_path_factory.mktemp("csv") / "a.csv"
+    path.write_bytes(csv_text([("id", "answer"), *rows]).encode())
+    assert read_columns(path, ("id", "answer")) == rows
+
+
+def test_csv_of_ours_has_plain_lines() -> None:
+    assert csv_text([("id", "n"), ("=a", 1), ("b,c", None)]) == 'id,n\n\'=a,1\n"b,c",\n'
 
 
 def test_lost_zeros() -> None:
