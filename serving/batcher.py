@@ -173,7 +173,7 @@ class Batcher:
         self._closing.set()
         self.hurry()
         await self._settled.wait()
-        self._workers.close()
+        await self._workers.close()
         # The workers know this batcher: a circle, in which the model that was loaded first would stay for ever, out of
         # the garbage collector's sight (`serving.process.spare_the_collector`).
         del self._workers, self._engine

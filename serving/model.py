@@ -87,7 +87,7 @@ class Model:
     async def close(self) -> None:
         """Answers what was accepted and ends the threads."""
         await self.batcher.close()
-        self.decoder.close()
+        await self.decoder.close()
 
 
 def start_model(engine: Engine, config: Config, version: str = "", observer: BatchObserver | None = None) -> Model:

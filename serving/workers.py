@@ -90,12 +90,16 @@ class Workers(Generic[JobT, ResultT]):
         self.free -= 1
         self._jobs.put(job)
 
-    def close(self) -> None:
-        """Ends the threads, each after the job that it has; none may wait."""
-        for _ in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
-            thread.join()
+    async def close(self) -> None:
+        """Ends the threads, each after the job that it has; none may wait. The event loop goes on meanwhile."""
+
+        def end() -> None:
+            for _ in self._threads:
+                self._jobs.put(None)
+            for thread in self._threads:
+                thread.join()
+
+        await asyncio.to_thread(end)
 
     def _run(self) -> None:
         if self._gives_way:

@@ -1,5 +1,6 @@
 import asyncio
 import io
+import sys
 import threading
 
 import numpy as np
@@ -25,7 +26,7 @@ async def test_good_images_keep_their_order_and_bad_ones_their_position() -> Non
     decoder = Decoder(ImageSpec(4, 4, 1), threads=3)
     bad = {0: b"", 17: png(17)[:40], 49: b"no image"}
     images, errors = await decoder.decode([bad.get(i, png(i)) for i in range(50)])
-    decoder.close()
+    await decoder.close()
     assert images[:, 0, 0, 0].tolist() == [i for i in range(50) if i not in bad]
     assert images.shape[1:] == (4, 4, 1)
     assert list(errors) == sorted(bad)
@@ -68,7 +69,7 @@ async def test_a_persons_file_waits_for_what_is_being_decoded_and_not_for_the_pi
     held.gate.set()
     await asyncio.gather(pile, person)
     assert held.order == [*small(0, 16), b"p", *small(16, 48)]
-    decoder.close()
+    await decoder.close()
 
 
 async def test_a_large_file_is_waited_for_alone(held: Held) -> None:
@@ -81,7 +82,7 @@ async def test_a_large_file_is_waited_for_alone(held: Held) -> None:
     held.gate.set()
     await asyncio.gather(pile, person)
     assert held.order == [large[0], b"p", *large[1:]]
-    decoder.close()
+    await decoder.close()
 
 
 async def test_a_pile_keeps_a_quarter_of_the_turns_while_people_wait(held: Held) -> None:
@@ -94,7 +95,7 @@ async def test_a_pile_keeps_a_quarter_of_the_turns_while_people_wait(held: Held)
     held.gate.set()
     await asyncio.gather(plug, pile, *people)
     assert b"".join(data[:1] for data in held.order) == b"-pppbpppbpppb"
-    decoder.close()
+    await decoder.close()
 
 
 async def test_files_whose_caller_has_left_are_not_decoded(held: Held) -> None:
@@ -108,19 +109,57 @@ async def test_files_whose_caller_has_left_are_not_decoded(held: Held) -> None:
         await gone
     held.gate.set()
     await stays
-    assert held.order == [*small(0, 16), b"p"]
-    decoder.close()
+    assert held.order == [*small(0, 1), b"p"]
+    await decoder.close()
 
 
-async def test_a_decoder_that_closes_ends_what_is_being_decoded_and_cancels_the_rest(held: Held) -> None:
+async def test_files_whose_caller_has_left_are_not_kept(held: Held) -> None:
+    decoder = Decoder(ImageSpec(1, 1, 1), threads=1)
+    plug = asyncio.create_task(decoder.decode([b"-"]))
+    assert await asyncio.to_thread(held.begun.acquire, timeout=30)
+    waits = asyncio.create_task(decoder.decode([b"p"]))
+    await settle()
+    large = bytes(range(256)) * 2000
+    others = sys.getrefcount(large)
+    gone = asyncio.create_task(decoder.decode([large]))
+    await settle()
+    assert sys.getrefcount(large) > others
+    gone.cancel()
+    await asyncio.wait([gone])
+    del gone
+    assert sys.getrefcount(large) == others
+    held.gate.set()
+    await asyncio.gather(plug, waits)
+    await decoder.close()
+
+
+async def test_a_chunk_that_takes_long_lets_others_go_first(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TURN_S", 0.0)
+    decoder = Decoder(ImageSpec(1, 1, 1), threads=1)
+    pile = asyncio.create_task(decoder.decode(small(0, 3), "bulk"))
+    assert await asyncio.to_thread(held.begun.acquire, timeout=30)
+    person, other = asyncio.create_task(decoder.decode([b"p", b"q"])), asyncio.create_task(decoder.decode([b"r"]))
+    await settle()
+    held.gate.set()
+    images, _ = await pile
+    await asyncio.gather(person, other)
+    assert images.ravel().tolist() == [0, 1, 2]
+    assert held.order == [b"\0", b"p", b"r", b"q", b"\1", b"\2"]
+    await decoder.close()
+
+
+async def test_a_decoder_that_closes_ends_the_file_that_is_being_decoded_and_cancels_the_rest(held: Held) -> None:
     decoder = Decoder(ImageSpec(1, 1, 1), threads=1)
     waiting = asyncio.create_task(decoder.decode(small(0, 64), "bulk"))
     assert await asyncio.to_thread(held.begun.acquire, timeout=30)
-    held.gate.set()
-    decoder.close()
+    closing = asyncio.create_task(decoder.close())
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert held.order == small(0, 16)
+    await settle()
+    assert not closing.done()
+    held.gate.set()
+    await closing
+    assert held.order == small(0, 1)
 
 
 async def test_a_failure_of_the_decoding_itself_is_the_requests_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +174,7 @@ async def test_a_failure_of_the_decoding_itself_is_the_requests_and_no_others(mo
     assert isinstance(failed, MemoryError)
     assert not isinstance(good, BaseException)
     assert good[0].ravel().tolist() == [ord("b")]
-    decoder.close()
+    await decoder.close()
 
 
 @settings(max_examples=50, deadline=None)
@@ -158,7 +197,7 @@ def test_each_request_gets_its_own_images_in_their_order(
         for (files, _), (images, errors) in zip(requests, await asyncio.gather(*calls), strict=True):
             assert images.ravel().tolist() == [file[0] for file in files if file != b"bad"]
             assert list(errors) == [i for i, file in enumerate(files) if file == b"bad"]
-        decoder.close()
+        await decoder.close()
 
     held = Held()
     held.gate.set()
@@ -170,5 +209,5 @@ def test_each_request_gets_its_own_images_in_their_order(
 async def test_nothing_but_bad_images_is_an_empty_tensor() -> None:
     decoder = Decoder(ImageSpec(4, 4, 3), threads=1)
     images, errors = await decoder.decode([b"x", b"y"])
-    decoder.close()
+    await decoder.close()
     assert (images.shape, images.dtype, list(errors)) == ((0, 4, 4, 3), np.uint8, [0, 1])

@@ -7,12 +7,13 @@ import weakref
 import pytest
 
 from serving.workers import NICENESS, Workers, in_a_thread_that_gives_way
+from support.batchers import settle
 
 
 async def finished(workers: Workers[int, int], done: list[object], count: int) -> None:
     while len(done) < count:
         await asyncio.sleep(0)
-    workers.close()
+    await workers.close()
 
 
 async def test_jobs_come_back_in_the_event_loop_with_their_results_or_errors() -> None:
@@ -60,7 +61,24 @@ async def test_an_idle_thread_keeps_neither_its_last_job_nor_the_result() -> Non
     await done.wait()
     for event in freed:
         assert await asyncio.to_thread(event.wait, 10)
-    workers.close()
+    await workers.close()
+
+
+async def test_the_event_loop_goes_on_while_threads_end() -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def work(job: int) -> None:
+        begun.set()
+        assert gate.wait(10), "the event loop waited for the thread"
+
+    workers = Workers(1, work, lambda job, result: None, "test")
+    workers.give(1)
+    assert await asyncio.to_thread(begun.wait, 10)
+    closing = asyncio.create_task(workers.close())
+    await settle()
+    assert not closing.done()
+    gate.set()
+    await closing
 
 
 async def test_work_in_a_thread_of_its_own_returns_or_raises() -> None:
