@@ -19,6 +19,8 @@ from prelabel.errors import (
     ServerUnavailableError,
     UnsupportedError,
 )
+from serving.messages import Unreadable, reader
+from serving.requests import Requests
 
 logger = logging.getLogger(__name__)
 
@@ -56,67 +58,50 @@ def retry_hint(error: Exception) -> tuple[tuple[str, str], ...]:
 class ErrorLayer:
     """Ends the calls of our services that raise with the status of their error; a `serving.routes.Layer`."""
 
-    def __init__(self, services: Sequence[str]) -> None:
+    def __init__(self, services: Sequence[str], requests: Requests) -> None:
         self._prefixes = tuple(f"/{service}/" for service in services)
+        self._requests = requests
 
     def __call__(self, method: str, handler: Any) -> Any:
         """Wraps the handlers of the services: unary and bidirectional ones, the kinds that the API has."""
         if not method.startswith(self._prefixes):
             return handler
-        serializers = (_readable(handler.request_deserializer), handler.response_serializer)
+        parse = handler.request_deserializer
+        serializers = (None if parse is None else reader(parse), handler.response_serializer)
         if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, method), *serializers)
-        return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream, method), *serializers)
+            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method), *serializers)
+        return grpc.stream_stream_rpc_method_handler(self._stream(handler.stream_stream, method), *serializers)
 
+    def _checked(self, request: Any, method: str) -> Any:
+        if isinstance(request, Unreadable):
+            with self._requests.request():  # counted as any other that is refused
+                raise InputError(f"the bytes sent {request.reason} of {method}")
+        return request
 
-class _Unreadable:
-    """Stands for a message that its parser refused: gRPC would answer with the parser's exception."""
+    def _unary(self, handle: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Any]:
+        async def call(request: Any, context: Any) -> Any:
+            try:
+                return await handle(self._checked(request, method), context)
+            except Exception as error:  # the boundary: nothing may leave but a status
+                status = (*to_status(error, method), (*context.trailing_metadata(), *retry_hint(error)))
+            await context.abort(*status)
 
+        return call
 
-def _readable(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    if deserializer is None:
-        return None
+    def _stream(self, handle: Callable[..., Any], method: str) -> Callable[..., Any]:
+        async def checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+            async for request in requests:
+                yield self._checked(request, method)
 
-    def read(message: bytes) -> Any:
-        try:
-            return deserializer(message)
-        except Exception:  # whatever a parser raises over bytes from strangers
-            return _Unreadable()
+        async def call(requests: AsyncIterator[Any], context: Any) -> None:
+            try:
+                # Closed here and not by the garbage collector: a client that leaves frees its requests at once.
+                async with aclosing(handle(checked(requests), context)) as responses:
+                    async for response in responses:
+                        await context.write(response)
+                return
+            except Exception as error:  # the boundary: nothing may leave but a status
+                status = (*to_status(error, method), (*context.trailing_metadata(), *retry_hint(error)))
+            await context.abort(*status)
 
-    return read
-
-
-def _checked(request: Any, method: str) -> Any:
-    if isinstance(request, _Unreadable):
-        raise InputError(f"the bytes sent are no request message of {method}")
-    return request
-
-
-def _unary(handle: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Any]:
-    async def call(request: Any, context: Any) -> Any:
-        try:
-            return await handle(_checked(request, method), context)
-        except Exception as error:  # the boundary: nothing may leave but a status
-            status = (*to_status(error, method), (*context.trailing_metadata(), *retry_hint(error)))
-        await context.abort(*status)
-
-    return call
-
-
-def _stream(handle: Callable[..., Any], method: str) -> Callable[..., Any]:
-    async def checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        async for request in requests:
-            yield _checked(request, method)
-
-    async def call(requests: AsyncIterator[Any], context: Any) -> None:
-        try:
-            # Closed here and not by the garbage collector: a client that leaves frees its requests at once.
-            async with aclosing(handle(checked(requests), context)) as responses:
-                async for response in responses:
-                    await context.write(response)
-            return
-        except Exception as error:  # the boundary: nothing may leave but a status
-            status = (*to_status(error, method), (*context.trailing_metadata(), *retry_hint(error)))
-        await context.abort(*status)
-
-    return call
+        return call

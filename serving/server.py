@@ -77,7 +77,8 @@ class Server:
         self._open_inference = OpenInferenceService(self._models)
         self._health = Health([SERVICE, OPEN_INFERENCE], serving=self._models.default is not None)
         services = [SERVICE, OPEN_INFERENCE, ADMIN_SERVICE]
-        layers: list[Layer] = [RpcLayer(services, self._models.requests), access.limit, ErrorLayer(services)]
+        requests = self._models.requests
+        layers: list[Layer] = [RpcLayer(services, requests), access.limit, ErrorLayer(services, requests)]
         routes = Routes(layers, access.guard)
         self._service.add_to(routes)
         self._open_inference.add_to(routes)

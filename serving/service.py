@@ -116,8 +116,8 @@ async def _images(
         check_images(images, model.engine.bundle)
         return images, {}, len(images)
     if kind == "encoded":
+        _check_count(len(request.encoded.images), model)
         files = list(request.encoded.images)  # the field would copy a file each time that it is looked at
-        _check_count(len(files), model)
         seen.images = len(files)  # also where the queue has no room for them
         images, errors = await model.decode(files, priority)
         return images, errors, len(files)

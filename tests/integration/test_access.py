@@ -17,6 +17,7 @@ from serving.errors import ErrorLayer
 from serving.health import Health
 from serving.rates import Rate, RateLimiter
 from serving.reflection import add_reflection
+from serving.requests import Requests
 from serving.routes import Routes
 from serving.tokens import watch_tokens
 from support.guarded import OPS, USER
@@ -59,7 +60,7 @@ async def serving(
     services, tokens = Services(), watch_tokens(token_file, {})
     limiter = RateLimiter(rate, clock or Clock())
     access = Access(tokens, {ADMIN}, {WORK: len}, limiter)
-    routes = Routes([access.limit, ErrorLayer([WORK, ADMIN])], access.guard)
+    routes = Routes([access.limit, ErrorLayer([WORK, ADMIN], Requests())], access.guard)
     unary = grpc.unary_unary_rpc_method_handler(services.unary)
     handlers = {"Unary": unary, "Stream": grpc.stream_stream_rpc_method_handler(services.stream)}
     routes.add_registered_method_handlers(WORK, handlers)

@@ -103,6 +103,20 @@ async def test_requests_that_never_reach_the_engine_are_counted_by_cause() -> No
     assert engine.seen == {1}
 
 
+async def test_bytes_that_are_no_request_are_invalid_ones() -> None:
+    many = b"\x2a\x00" * (1 << 20)  # inputs of ModelInfer without end: parsed, they would take a hundred times as much
+    async with serving(EchoEngine()) as (server, _):
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            assert await fails(channel.unary_unary(f"/{PREDICT}")(b"\xff")) is grpc.StatusCode.INVALID_ARGUMENT
+            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(many)
+            assert await fails(infer) is grpc.StatusCode.INVALID_ARGUMENT
+            assert "more than 16384 fields" in (await infer.details() or "")
+            with pytest.raises(grpc.aio.AioRpcError):
+                await channel.stream_stream(f"/{STREAM}")(iter([b"\xff"])).read()
+        samples = await until(server, lambda read: read['prelabel_rejections_total{cause="invalid"}'] == 3)
+    assert sum(value for name, value in samples.items() if name.startswith("prelabel_rejections_total")) == 3
+
+
 async def test_what_ends_in_the_engine_is_no_rejection() -> None:
     engine = EchoEngine(broken=frozenset({9}))
     async with serving(engine) as (server, stub):
