@@ -23,7 +23,11 @@ RESIZE_RULE = "stretch-bilinear"
 """Bring the image to H x W by antialiased bilinear interpolation, whatever its aspect ratio: nothing is cropped."""
 
 MAX_IMAGE_PIXELS = 64_000_000
-"""Images with more pixels are refused before they are decoded (decompression bombs); as RGB they are 192 MB."""
+"""Images with more pixels are refused before they are decoded (decompression bombs). Pillow keeps colours in four bytes
+a pixel, and at most one converted copy beside them: 512 MB."""
+
+_STRIP_PIXELS = 1 << 18
+"""Pixels of which transparency is resolved at a time."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 """Pillow's names of the formats that are decoded; its other decoders are not meant for bytes from strangers."""
@@ -175,9 +179,19 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     if image.mode.startswith("I;16"):
         # Pillow clips 16-bit greys to 255 instead of scaling them.
-        grey = np.clip(np.asarray(image, np.int64) >> 8, 0, 255).astype(np.uint8)
-        image = Image.fromarray(grey)
+        grey = np.empty((image.height, image.width), np.uint8)
+        image = Image.fromarray(np.right_shift(np.asarray(image), 8, out=grey, casting="unsafe"))
     if image.mode in {"LA", "PA", "RGBA", "La", "RGBa"} or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+        image = _on_black(image, mode)
     return image if image.mode == mode else image.convert(mode)
+
+
+def _on_black(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
+    """Returns the image without its transparency; strip by strip, for each step of the way takes four bytes a pixel."""
+    flat = Image.new(mode, image.size)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        strip = Image.alpha_composite(Image.new("RGBA", strip.size, (0, 0, 0, 255)), strip)
+        flat.paste(strip.convert(mode), (0, top))
+    return flat

@@ -75,7 +75,9 @@ class Config:
     max_message_mib: int = 64
     """Largest request and answer in MiB: a few hundred large images. gRPC's own limit of 4 MiB is too small."""
     max_image_pixels: int = MAX_IMAGE_PIXELS
-    """Image files with more pixels are refused by their header: a file of 100 KB can hold gigabytes."""
+    """Image files with more pixels are refused by their header: a file of 100 KB can hold gigabytes. One takes up to 8
+    bytes a pixel while it is decoded (512 MB), which no limit of the queue counts, in as many threads as there are
+    cores."""
     max_connections: int = 4096
     """Most connections; each takes a file descriptor (`ulimit -n` must allow them) and some memory."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

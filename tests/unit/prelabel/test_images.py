@@ -3,6 +3,7 @@
 import io
 import struct
 import threading
+import tracemalloc
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from prelabel import images
 from prelabel.errors import ImageError, InputError
 from prelabel.images import MAX_IMAGE_PIXELS, ImageSpec, Pixels, decode_image, fit_pixels, image_size_and_channels
 
@@ -107,6 +109,38 @@ def test_a_palette_gives_its_colours() -> None:
     image = Image.new("P", (8, 6), 1)
     image.putpalette([0, 0, 0, 200, 100, 50])
     np.testing.assert_array_equal(decode_image(encode(image, "PNG"), COLOUR)[0, 0], [200, 100, 50])
+
+
+def test_16_bit_greys_of_either_order_of_bytes_need_little_memory() -> None:
+    values = np.random.default_rng(0).integers(0, 1 << 16, (600, 800), np.uint16)
+    big_endian = Image.frombytes("I;16B", (800, 600), values.astype(">u2").tobytes())
+    tracemalloc.start()
+    for file in (encode(Image.fromarray(values), "PNG"), encode(big_endian, "TIFF")):
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        pixels = decode_image(file, ImageSpec(600, 800, 1))
+        assert np.array_equal(pixels[:, :, 0], values >> 8)
+        # Pillow's bytes, once in pieces and once in one, and the result twice.
+        assert tracemalloc.get_traced_memory()[1] - before < 7 * values.size
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_transparency_is_the_same_in_strips(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (60, 80, 4), np.uint8)
+    image = Image.fromarray(pixels)
+    if mode == "P":
+        file = encode(image.convert("RGB").quantize(200), "PNG", transparency=bytes(range(200)))
+    else:
+        file = encode(image.convert(mode), "PNG")
+    for channels in (1, 3):
+        spec = ImageSpec(60, 80, channels)  # type: ignore[arg-type]
+        loaded = Image.open(io.BytesIO(file)).convert("RGBA")
+        whole = Image.alpha_composite(Image.new("RGBA", loaded.size, (0, 0, 0, 255)), loaded)
+        wanted = np.asarray(whole.convert("L" if channels == 1 else "RGB")).reshape(spec.shape)
+        for strip_pixels in (1, 7 * 80, 1 << 18):
+            monkeypatch.setattr(images, "_STRIP_PIXELS", strip_pixels)
+            assert np.array_equal(decode_image(file, spec), wanted)
 
 
 def test_transparency_is_laid_on_black() -> None:
