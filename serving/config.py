@@ -73,7 +73,8 @@ class Config:
     rate_limit_burst_images: int = 4096
     """Images that a caller may send at once after a pause: one request of the largest size."""
     max_message_mib: int = 64
-    """Largest request and answer in MiB: a few hundred large images. gRPC's own limit of 4 MiB is too small."""
+    """Largest request and answer in MiB: a few hundred large images. gRPC's own limit of 4 MiB is too small. What is on
+    its way is in memory and in no limit: up to 256 such requests for each connection of a caller who means harm."""
     max_image_pixels: int = MAX_IMAGE_PIXELS
     """Image files with more pixels are refused by their header: a file of 100 KB can hold gigabytes. One takes up to 8
     bytes a pixel while it is decoded (512 MB), which no limit of the queue counts, in as many threads as there are

@@ -26,11 +26,17 @@ class Health:
 
     A watcher is told that the server stops and its call ends: grpcio's own servicer keeps such calls open, so that one
     watcher would hold a stopping server for its whole grace period.
+
+    Args:
+        services: Full names.
+        serving: Whether the server can answer.
+        watchers: Most calls of Watch that may be open: they need no token, and end only with the server.
     """
 
-    def __init__(self, services: Sequence[str], serving: bool) -> None:
+    def __init__(self, services: Sequence[str], serving: bool, watchers: int = 4096) -> None:
         self._services = {"", *services}
         self._serving = serving
+        self._places = watchers
         self._stopped = asyncio.Event()
 
     @property
@@ -56,6 +62,16 @@ class Health:
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         """Answers at once, and again when the server stops."""
+        if not self._places:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls watch already: use Check")
+        self._places -= 1
+        try:
+            async for status in self._statuses(request):
+                yield status
+        finally:
+            self._places += 1
+
+    async def _statuses(self, request: Any) -> AsyncIterator[Any]:
         known = request.service in self._services
         yield self._status() if known else _Status(status=_Status.SERVICE_UNKNOWN)
         if self._stopped.is_set():

@@ -4,6 +4,8 @@ from serving.config import Config
 
 MAX_PENDING_CALLS = 16_384
 """About three seconds of single images, at some 16 KB each."""
+MAX_CALLS_OF_A_CONNECTION = 256
+"""Each may be receiving a message of the largest size, which nothing of ours can see or count before it is whole."""
 
 
 def channel_options(config: Config) -> tuple[tuple[str, int], ...]:
@@ -13,8 +15,8 @@ def channel_options(config: Config) -> tuple[tuple[str, int], ...]:
         # Memory: a longer message is refused by its length, before it is read; a compressed one while it is unpacked.
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
-        # One connection's share of a server; a client with more calls opens more connections.
-        ("grpc.max_concurrent_streams", 1000),
+        # One connection's share of a server. Clients keep further calls back until one ends, or open more connections.
+        ("grpc.max_concurrent_streams", MAX_CALLS_OF_A_CONNECTION),
         # Calls that the event loop has not begun. Left alone, gRPC ends calls at random as CANCELLED from 1,000 on, and
         # all from 3,000 on: a crowd that comes at once, or a second of work that piles up. Equal ones make it a limit.
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),

@@ -42,8 +42,8 @@ class Routes(grpc.GenericRpcHandler):
         """Adds what is asked for methods that nobody has registered; generated code adds each method in both ways."""
         self._others += handlers
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
-        """Returns what answers a call; None: nobody, which gRPC tells the caller."""
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
+        """Returns what answers a call."""
         method = handler_call_details.method
         refusal = self._guard(handler_call_details)
         if refusal is not None:
@@ -52,9 +52,18 @@ class Routes(grpc.GenericRpcHandler):
             return handler
         found = (other.service(handler_call_details) for other in self._others)
         handler = next((handler for handler in found if handler is not None), None)
-        return None if handler is None else self._layered(method, handler)
+        # Not None, with which gRPC would tell the caller the same: the outermost layer sees every call.
+        return self._layers[0](method, _NOBODY) if handler is None else self._layered(method, handler)
 
     def _layered(self, method: str, handler: Handler) -> Handler:
         for layer in reversed(self._layers):
             handler = layer(method, handler)
         return handler
+
+
+async def _refuse(requests: Any, context: Any) -> None:
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
+_NOBODY: Handler = grpc.stream_stream_rpc_method_handler(_refuse)
+"""Answers methods that do not exist. Of this kind because it begins before the first message has come."""

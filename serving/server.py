@@ -17,6 +17,7 @@ from serving.errors import ErrorLayer
 from serving.health import Health
 from serving.limits import channel_options
 from serving.models import Models
+from serving.open_calls import MAX_OPEN_CALLS, OpenCalls
 from serving.open_inference import OPEN_INFERENCE, OpenInferenceService, count_inputs
 from serving.rates import Rate, RateLimiter
 from serving.reflection import add_reflection
@@ -75,11 +76,13 @@ class Server:
         access, credentials = _access(self._config), server_credentials(self._config)
         self._service = PrelabelService(self._models)
         self._open_inference = OpenInferenceService(self._models)
-        self._health = Health([SERVICE, OPEN_INFERENCE], serving=self._models.default is not None)
+        # A client watches once for each connection.
+        watchers = self._config.max_connections
+        self._health = Health([SERVICE, OPEN_INFERENCE], self._models.default is not None, watchers)
         services = [SERVICE, OPEN_INFERENCE, ADMIN_SERVICE]
         requests = self._models.requests
         layers: list[Layer] = [RpcLayer(services, requests), access.limit, ErrorLayer(services, requests)]
-        routes = Routes(layers, access.guard)
+        routes = Routes(layers, OpenCalls(MAX_OPEN_CALLS, requests, access.guard).guard)
         self._service.add_to(routes)
         self._open_inference.add_to(routes)
         AdminService(self._models, self._reload_others).add_to(routes)

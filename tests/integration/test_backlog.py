@@ -5,12 +5,12 @@ import io
 import socket
 
 from scripts.soak.http2 import ACK, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, frame, start_of_call
+from serving.limits import MAX_CALLS_OF_A_CONNECTION
 from support.engines import EchoEngine
 from support.inside import request
 from support.scrape import serving
 
-CALLS_OF_A_CONNECTION = 1000
-CONNECTIONS = 5
+CONNECTIONS = 20
 """More calls than gRPC lets wait by itself: beyond 1,000 it ends some of them at random, beyond 3,000 all."""
 
 
@@ -36,7 +36,7 @@ async def test_calls_wait_for_a_busy_event_loop() -> None:
             for _ in range(CONNECTIONS):
                 connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
                 streams.append((connection, stack.enter_context(connection.makefile("rb"))))
-                calls = b"".join(start_of_call(2 * i + 1) for i in range(CALLS_OF_A_CONNECTION))
+                calls = b"".join(start_of_call(2 * i + 1) for i in range(MAX_CALLS_OF_A_CONNECTION))
                 connection.sendall(PREFACE + frame(SETTINGS, 0, 0, b"") + calls + frame(PING, 0, 0, bytes(8)))
             for _, stream in streams:
                 assert until_ping_is_answered(stream) == []

@@ -126,7 +126,7 @@ def test_http2_settings_and_pings(limited: RunningServer) -> None:
         kind, payload = read_frame(stream)
         assert kind == SETTINGS
         settings = dict(struct.iter_unpack(">HI", payload))
-        assert settings[3] == 1000  # MAX_CONCURRENT_STREAMS
+        assert settings[3] == 256  # MAX_CONCURRENT_STREAMS
         assert settings[6] == 8 << 10  # MAX_HEADER_LIST_SIZE
         connection.sendall(b"".join(frame(PING, 0, 0, struct.pack(">Q", number)) for number in range(6)))
         while kind != GOAWAY:
