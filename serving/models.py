@@ -178,9 +178,10 @@ class Models:
                     await self._load_one(bundle)
                     self._served = {name: self._served[name] for name in self._in_order(names)}
             self._failed = {name: self._failed[name] for name in names if name in self._failed}
-            # A version that is wanted no longer goes when the wanted ones are there to answer.
-            for name in [name for name in self._served if name not in names and not self._failed]:
-                self._retire(self._served.pop(name))
+            # A version that is wanted no longer goes when a wanted one is there to answer.
+            if any(name in self._served for name in names):
+                for name in [name for name in self._served if name not in names]:
+                    self._retire(self._served.pop(name))
             self._served = {name: self._served[name] for name in self._in_order(names)}
 
     def _in_order(self, names: list[str]) -> list[str]:

@@ -25,6 +25,8 @@ class Found:
 def scan(root: Path) -> list[Found]:
     """Returns the bundles in a directory, the latest last; folders without a bundle.json and hidden ones are left out.
 
+    So are folders that this user may not look into, such as lost+found.
+
     Versions that are numbers go by their size, after the others, which go by their names: 2 < 10, 2025-12 < 2026-01.
 
     Raises:
@@ -35,11 +37,7 @@ def scan(root: Path) -> list[Found]:
             content = (root / BUNDLE_FILE).read_bytes()
             return [Found(_model_id(content), root, _hash(content))]
         folders = [path for path in root.iterdir() if not path.name.startswith(".")]
-        found = [
-            Found(path.name, path, _hash((path / BUNDLE_FILE).read_bytes()))
-            for path in folders
-            if (path / BUNDLE_FILE).is_file()
-        ]
+        found = [Found(path.name, path, _signature(path / BUNDLE_FILE)) for path in folders if _holds_bundle(path)]
     except (FileNotFoundError, NotADirectoryError):
         found = []
     except OSError as error:
@@ -76,6 +74,20 @@ def select(found: list[Found], versions: str) -> list[Found]:
 def _order(version: str) -> tuple[bool, int, str]:
     number = re.fullmatch(r"v?(\d{1,18})", version)
     return (True, int(number[1]), version) if number else (False, 0, version)
+
+
+def _holds_bundle(folder: Path) -> bool:
+    try:
+        return (folder / BUNDLE_FILE).is_file()
+    except PermissionError:
+        return False
+
+
+def _signature(file: Path) -> str:
+    try:
+        return _hash(file.read_bytes())
+    except PermissionError as error:
+        return str(error)  # loading it says what is wrong
 
 
 def _model_id(content: bytes) -> str:

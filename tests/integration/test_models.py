@@ -118,6 +118,25 @@ async def test_a_bad_bundle_leaves_the_old_model_serving_and_says_why(
         assert (await stub.Predict(pb.PredictRequest(tensor=TENSOR))).model_id == mended
 
 
+async def test_a_version_that_was_taken_away_goes_also_where_another_cannot_be_loaded(tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        write_tiny_bundle(tmp_path / version)
+    async with serving(tmp_path, versions="all") as (stub, admin):
+        shutil.rmtree(tmp_path / "2")
+        (write_tiny_bundle(tmp_path / "3") / MODEL_FILE).write_bytes(b"")
+        answer = await admin.Reload(admin_pb.ReloadRequest())
+        assert {model.version: model.state for model in answer.models if model.state != DRAINING} == {
+            "1": SERVING,
+            "3": FAILED,
+        }
+        with pytest.raises(grpc.aio.AioRpcError, match="version '2' is not served here"):
+            await stub.Predict(pb.PredictRequest(tensor=TENSOR, model_version="2"))
+        # With nothing left that could answer, the last model stays.
+        shutil.rmtree(tmp_path / "1")
+        await admin.Reload(admin_pb.ReloadRequest())
+        assert (await stub.GetModel(pb.GetModelRequest())).model_version == "1"
+
+
 async def test_a_model_on_which_the_runtime_fails_leaves_the_old_one_serving(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "1")
 

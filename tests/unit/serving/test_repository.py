@@ -34,6 +34,28 @@ def test_a_changed_bundle_has_another_signature(tmp_path: Path) -> None:
     assert scan(tmp_path)[0].signature != before[0].signature
 
 
+def test_a_folder_that_may_not_be_looked_into_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("1", "lost+found", "2"):
+        put(tmp_path / name)
+    is_file, read_bytes = Path.is_file, Path.read_bytes
+
+    def refusing(path: Path) -> bool:  # permissions do not bind root, as whom tests may run
+        if path.parent.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    def unreadable(path: Path) -> bytes:
+        if path.parent.name == "2":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "is_file", refusing)
+    monkeypatch.setattr(Path, "read_bytes", unreadable)
+    found = scan(tmp_path)
+    assert [bundle.version for bundle in found] == ["1", "2"], "2 is there; loading it tells that it cannot be read"
+    assert scan(tmp_path) == found
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", "\x00", '{"model_id": 3}'])
 def test_a_damaged_bundle_is_found_so_that_loading_can_name_it(tmp_path: Path, content: str) -> None:
     put(tmp_path / "bundle", content)
