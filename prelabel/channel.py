@@ -52,14 +52,14 @@ def channel_to(address: str, options: Options, tls: Tls | None) -> Recipe:
     Raises:
         InputError: A file of `tls` cannot be used.
     """
+    # What is for this machine must not leave it by way of the proxy that http_proxy names.
+    direct = (("grpc.enable_http_proxy", 0),) if is_loopback(address.rpartition(":")[0]) else ()
     if tls is None:
-        # What is for this machine must not leave it by way of the proxy that http_proxy names.
-        direct = (("grpc.enable_http_proxy", 0),) if is_loopback(address.rpartition(":")[0]) else ()
         return Recipe(address, (*options, *direct), None)
     tls.check()
     ca, key, certificate = (None if path is None else path.read_bytes() for path in (tls.ca, tls.key, tls.certificate))
     name = () if tls.server_name is None else (("grpc.ssl_target_name_override", tls.server_name),)
-    return Recipe(address, (*options, *name), grpc.ssl_channel_credentials(ca, key, certificate))
+    return Recipe(address, (*options, *direct, *name), grpc.ssl_channel_credentials(ca, key, certificate))
 
 
 def open_channel(address: str, options: Options, tls: Tls | None) -> grpc.Channel:

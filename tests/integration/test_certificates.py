@@ -66,6 +66,20 @@ def test_mutual_tls(tiny_bundle: Path, tmp_path: Path, authority: Authority) -> 
         assert health(server, *flags[:2]).returncode == 1
 
 
+def test_what_is_for_this_machine_takes_no_proxy_when_it_is_encrypted_either(
+    tiny_bundle: Path, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = authority.issue("server")
+    options = ("--tls-certificate", str(certificate), "--tls-key", str(key))
+    with run_server(tiny_bundle, tmp_path / "port", *options) as server:
+        for name in ("no_proxy", "no_grpc_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:1")
+        with PrelabelClient(server.address, tls=Tls(authority.file), retry_for_s=0) as client:
+            assert len(client.predict(IMAGES)) == 3
+
+
 def test_changed_certificates_are_for_new_connections_and_bad_ones_change_nothing(
     tiny_bundle: Path, tmp_path: Path, authority: Authority
 ) -> None:
