@@ -25,6 +25,9 @@ SERVICE = "prelabel.v1.PrelabelService"
 STREAM_WINDOW, STREAM_WINDOW_IMAGES = 8, 256
 """What one stream may have in flight, whichever is more: hides network and batching from a bulk client, fills a batch
 with single images, and holds little for a slow client."""
+STREAM_IMAGE_BYTES = 64 << 10
+"""A message counts in the window for as many images of this size as it has bytes: 256 of them are 16 MiB, and of larger
+messages 8 are read ahead. A window full of large files would fill the queue, and end the stream, not slow it."""
 
 
 class PrelabelService(PrelabelServiceServicer):
@@ -33,7 +36,7 @@ class PrelabelService(PrelabelServiceServicer):
     def __init__(self, models: Models) -> None:
         self._models = models
         self._streams: OrderedStreams[pb.PredictRequest, pb.PredictResponse] = OrderedStreams(
-            STREAM_WINDOW, STREAM_WINDOW_IMAGES, count_images
+            STREAM_WINDOW, STREAM_WINDOW_IMAGES, _share_of_window
         )
 
     def add_to(self, server: Any) -> None:
@@ -131,6 +134,14 @@ def count_images(request: Any) -> int:
     shape = request.tensor.shape
     # Wrong requests cost one image, too. What a shape pretends beyond the limit is refused later.
     return max(1, min(MAX_REQUEST_IMAGES, shape[0] if shape else len(request.encoded.images)))
+
+
+def _share_of_window(request: pb.PredictRequest) -> int:
+    images = count_images(request)
+    # Eight messages of more images fill the window in any case. Of others, to be measured is to be copied.
+    if images * STREAM_WINDOW >= STREAM_WINDOW_IMAGES:
+        return images
+    return max(images, request.ByteSize() // STREAM_IMAGE_BYTES)
 
 
 def _priority(request: pb.PredictRequest, default: Priority) -> Priority:

@@ -76,7 +76,7 @@ class PrelabelServiceServicer(object):
         """Predict for many batches in flight. Exactly one response per request, in the order of the requests. A bad request
         ends the stream with INVALID_ARGUMENT, after the answers to the requests before it. A server that stops answers what
         it has read and ends the stream with UNAVAILABLE: send the unanswered requests again. The server reads at most 8
-        requests, or as many small ones as hold 256 images, ahead of its answers. It sends its initial metadata as soon as the call arrives: a client that sees none for
+        requests, or as many small ones as hold 256 images and 16 MiB, ahead of its answers. It sends its initial metadata as soon as the call arrives: a client that sees none for
         some seconds talks to nobody, and may call anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

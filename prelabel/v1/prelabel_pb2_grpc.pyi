@@ -47,7 +47,7 @@ class PrelabelServiceStub:
     """Predict for many batches in flight. Exactly one response per request, in the order of the requests. A bad request
     ends the stream with INVALID_ARGUMENT, after the answers to the requests before it. A server that stops answers what
     it has read and ends the stream with UNAVAILABLE: send the unanswered requests again. The server reads at most 8
-    requests, or as many small ones as hold 256 images, ahead of its answers. It sends its initial metadata as soon as the call arrives: a client that sees none for
+    requests, or as many small ones as hold 256 images and 16 MiB, ahead of its answers. It sends its initial metadata as soon as the call arrives: a client that sees none for
     some seconds talks to nobody, and may call anew.
     """
 
@@ -67,7 +67,7 @@ class PrelabelServiceAsyncStub(PrelabelServiceStub):
     """Predict for many batches in flight. Exactly one response per request, in the order of the requests. A bad request
     ends the stream with INVALID_ARGUMENT, after the answers to the requests before it. A server that stops answers what
     it has read and ends the stream with UNAVAILABLE: send the unanswered requests again. The server reads at most 8
-    requests, or as many small ones as hold 256 images, ahead of its answers. It sends its initial metadata as soon as the call arrives: a client that sees none for
+    requests, or as many small ones as hold 256 images and 16 MiB, ahead of its answers. It sends its initial metadata as soon as the call arrives: a client that sees none for
     some seconds talks to nobody, and may call anew.
     """
 
@@ -102,7 +102,7 @@ class PrelabelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Predict for many batches in flight. Exactly one response per request, in the order of the requests. A bad request
         ends the stream with INVALID_ARGUMENT, after the answers to the requests before it. A server that stops answers what
         it has read and ends the stream with UNAVAILABLE: send the unanswered requests again. The server reads at most 8
-        requests, or as many small ones as hold 256 images, ahead of its answers. It sends its initial metadata as soon as the call arrives: a client that sees none for
+        requests, or as many small ones as hold 256 images and 16 MiB, ahead of its answers. It sends its initial metadata as soon as the call arrives: a client that sees none for
         some seconds talks to nobody, and may call anew.
         """
 

@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
@@ -21,7 +22,7 @@ from serving.models import Models
 from serving.queue import Request, RequestQueue
 from serving.requests import Requests
 from serving.service import PrelabelService
-from support.batchers import limits
+from support.batchers import limits, settle
 from support.engines import ECHO_BUNDLE, EchoEngine, marked
 
 UNUSED = cast(Decoder, None)
@@ -126,3 +127,28 @@ async def test_single_requests_are_interactive_and_streams_bulk_unless_they_say_
     assert recorder.priorities[3:] == ["bulk", "interactive", "bulk"]
     with pytest.raises(InputError, match="priority 9 is unknown"):
         await service.Predict(request(9), NoDeadline())
+
+
+@pytest.mark.parametrize(("file_bytes", "window"), [(100, 256), (256 << 10, 64), (4 << 20, 8)])
+async def test_a_stream_of_large_files_is_read_ahead_by_fewer_messages(file_bytes: int, window: int) -> None:
+    async def decode(files: list[bytes], priority: Priority) -> None:
+        await asyncio.Event().wait()
+
+    async def stream() -> AsyncIterator[pb.PredictRequest]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield one
+
+    taken = 0
+    one = pb.PredictRequest(encoded=pb.EncodedImages(images=[bytes(file_bytes)]))
+    model = SimpleNamespace(decode=decode, max_request_images=MAX_REQUEST_IMAGES)
+    models = SimpleNamespace(lease=lambda version: contextlib.nullcontext(model), requests=Requests())
+    answers = PrelabelService(cast(Models, models)).PredictStream(stream(), NoDeadline())
+    first = asyncio.ensure_future(anext(answers))
+    while taken < window:
+        await asyncio.sleep(0)
+    await settle()
+    assert taken == window
+    first.cancel()
+    await asyncio.wait([first])
