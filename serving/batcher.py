@@ -8,6 +8,7 @@ is little to do.
 import asyncio
 import contextlib
 import math
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnav
 from prelabel.images import Pixels
 from prelabel.predictions import PredictionBatch, Priority
 from serving.observer import BatchObserver, BatchRun, Unobserved
-from serving.queue import QueueState, Request, RequestQueue, Slice, split
+from serving.queue import Held, QueueState, Request, RequestQueue, Slice, split
 from serving.workers import Workers
 
 COMPANY_DELAYS = 50
@@ -84,8 +85,8 @@ class Batcher:
         """Whether batches will be formed in the loop's next turn: until then, requests that arrive join."""
         self._timer: asyncio.TimerHandle | None = None
         """Forms batches when the oldest request has waited long enough."""
-        self._rows_per_s = 0.0
-        """What one instance does, a moving average over about ten batches; 0 before the first."""
+        self._lately = (0.0, 0.0)
+        """Rows that one instance did and the seconds that it took, of about the last ten batches."""
 
     async def predict(
         self, images: Pixels, timeout_s: float | None = None, priority: Priority = "interactive"
@@ -106,7 +107,7 @@ class Batcher:
             ServerUnavailableError: The batcher is closed.
             TimeoutError: `timeout_s` passed while the request waited.
         """
-        now_s = self._loop.time()
+        arrived_at_s, now_s = time.monotonic(), self._loop.time()
         expires_at_s = math.inf if timeout_s is None else now_s + timeout_s
         request = Request(images, self._loop.create_future(), now_s, expires_at_s, priority)
         if self._queue.unanswered_images:
@@ -117,7 +118,7 @@ class Batcher:
             return await request.answer
         finally:
             self._queue.remove(request)
-            self._observer.request_left(request.arrived_at_s, request.priority, request.runs)
+            self._observer.request_left(arrived_at_s, request.priority, request.runs)
             if self._closing.is_set():
                 self._form_soon()
             # What failed knows this frame, and the request what failed: a circle that would keep its images.
@@ -133,11 +134,12 @@ class Batcher:
         Raises:
             InputError, OverloadedError, ServerUnavailableError: See `predict`.
         """
-        self._accept(partial(self._queue.hold, images, size_bytes, priority))
+        held = Held(images, size_bytes, priority, self._loop.time())
+        self._accept(partial(self._queue.hold, held))
         try:
             yield
         finally:
-            self._queue.release(images, size_bytes, priority)
+            self._queue.release(held)
 
     def _accept(self, enter: Callable[[], None]) -> None:
         if self._closing.is_set():
@@ -159,9 +161,8 @@ class Batcher:
 
     def _until_half_empty_s(self) -> float | None:
         """How long the queue takes to be half empty: a client that came back at once would be refused again."""
-        if not self._rows_per_s:
-            return None
-        return 0.5 * self._queue.unanswered_images / (self._rows_per_s * self._limits.instances)
+        rows, seconds = self._lately
+        return 0.5 * self._queue.unanswered_images * seconds / (rows * self._limits.instances) if rows else None
 
     def hurry(self) -> None:
         """Stops waiting for company: a server that stops gets no more of it."""
@@ -202,7 +203,7 @@ class Batcher:
             # Nothing is left where the deadlines of all have passed.
             if slices := self._queue.take(self._limits.max_batch_size, now_s):
                 size = sum(piece.stop - piece.start for piece in slices)
-                run = BatchRun(self._engine.bundle.model_id, size, now_s)
+                run = BatchRun(self._engine.bundle.model_id, size, time.monotonic())
                 for piece in slices:
                     piece.request.runs.append(run)
                 self._workers.give(_Batch(slices, run))
@@ -232,8 +233,9 @@ class Batcher:
                 failure.__cause__ = result
                 piece.request.fail(failure)
         else:
-            speed = batch.run.images / max(self._loop.time() - batch.run.formed_at_s, 1e-6)
-            self._rows_per_s = 0.9 * self._rows_per_s + 0.1 * speed if self._rows_per_s else speed
+            rows, seconds = self._lately
+            took_s = time.monotonic() - batch.run.formed_at_s
+            self._lately = 0.9 * rows + batch.run.images, 0.9 * seconds + took_s
             for piece, part in zip(batch.slices, result, strict=True):
                 piece.request.receive(piece.start, part)
         self._form_soon()

@@ -13,7 +13,11 @@ AnswerT = TypeVar("AnswerT")
 
 @dataclass(eq=False)
 class BatchRun:
-    """One batch on its way through the engine. Times are those of `time.monotonic`, which is the event loop's clock."""
+    """One batch on its way through the engine.
+
+    Times are those of `time.monotonic`. The event loop's clock is the same but may stand still for a millisecond, in
+    which an engine runs ten batches.
+    """
 
     model_id: str
     """The model that runs it."""
@@ -43,6 +47,8 @@ class BatchObserver(Protocol):
 
     def request_left(self, arrived_at_s: float, priority: Priority, runs: Sequence[BatchRun]) -> None:
         """A request has ended, however it ended; `runs` are the batches that its rows were part of.
+
+        It arrived at `arrived_at_s` of `time.monotonic`.
 
         Called in the task that asked for the prediction, so context variables are the caller's.
         """

@@ -82,12 +82,23 @@ class QueueState:
     """What is in the queue, of one priority."""
 
     waiting_images: int
-    """Rows that are in no batch yet."""
+    """Rows that are in no batch yet, and images that are no rows yet."""
     unanswered_images: int
     """Accepted and not yet answered."""
     unanswered_bytes: int
     oldest_arrived_at_s: float | None
-    """Time of the event loop at which the oldest waiting request arrived; None: none waits."""
+    """Time of the event loop since which the oldest of them have waited; None: none waits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Places that images take which are not rows yet."""
+
+    images: int
+    size_bytes: int
+    priority: Priority
+    since_s: float
+    """Time of the event loop."""
 
 
 class RequestQueue:
@@ -128,14 +139,14 @@ class RequestQueue:
         self._check(len(request.images), request.images.nbytes, request.priority)
         self._classes[request.priority].add(request)
 
-    def hold(self, images: int, size_bytes: int, priority: Priority) -> None:
+    def hold(self, held: Held) -> None:
         """Counts images that are no pixels yet, until `release`; raises what `add` does."""
-        self._check(images, size_bytes, priority)
-        self._classes[priority].count(images, size_bytes)
+        self._check(held.images, held.size_bytes, held.priority)
+        self._classes[held.priority].hold(held)
 
-    def release(self, images: int, size_bytes: int, priority: Priority) -> None:
+    def release(self, held: Held) -> None:
         """Gives the places back that `hold` took."""
-        self._classes[priority].count(-images, -size_bytes)
+        self._classes[held.priority].release(held)
 
     def _check(self, more_images: int, more_bytes: int, priority: Priority) -> None:
         if _exceeds(more_images, more_bytes, self._max_images, self._max_bytes):
@@ -193,11 +204,23 @@ class _Class:
         # In order of arrival; a request that ends, however it ends, can leave from the middle.
         self.waiting: OrderedDict[Request, None] = OrderedDict()
         self.waiting_images = 0
+        # In order of arrival, too.
+        self.held: OrderedDict[Held, None] = OrderedDict()
 
     def state(self) -> QueueState:
         # Copied in one step of the interpreter: another thread must not iterate over what the event loop changes.
-        waiting = tuple(self.waiting)
-        return QueueState(self.waiting_images, *self.unanswered, waiting[0].arrived_at_s if waiting else None)
+        waiting, held = tuple(self.waiting), tuple(self.held)
+        since_s = [request.arrived_at_s for request in waiting[:1]] + [one.since_s for one in held[:1]]
+        images = self.waiting_images + sum(one.images for one in held)
+        return QueueState(images, *self.unanswered, min(since_s, default=None))
+
+    def hold(self, held: Held) -> None:
+        self.count(held.images, held.size_bytes)
+        self.held[held] = None
+
+    def release(self, held: Held) -> None:
+        self.count(-held.images, -held.size_bytes)
+        del self.held[held]
 
     def count(self, images: int, size_bytes: int) -> None:
         self.unanswered = self.unanswered[0] + images, self.unanswered[1] + size_bytes

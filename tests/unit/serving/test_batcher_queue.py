@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from prelabel.errors import OverloadedError
 from prelabel.predictions import Priority
 from serving.batcher import Batcher, BatchLimits
-from serving.queue import BULK_SHARE, Request, RequestQueue
+from serving.observer import BatchRun, Unobserved
+from serving.queue import BULK_SHARE, Held, Request, RequestQueue
 from support.batchers import limits, occupy, settle
 from support.engines import EchoEngine, marked, marks_of
 
@@ -128,34 +130,74 @@ async def test_a_full_queue_refuses_and_recovers(full: BatchLimits) -> None:
 )
 def test_held_places_count_and_nobody_else_gets_them(steps: list[tuple[str, int, bool]]) -> None:
     queue = RequestQueue(16, 64)
-    held: list[tuple[int, int, Priority]] = []
+    held: list[Held] = []
     added: list[Request] = []
 
-    def request(size: int, priority: Priority) -> Request:
-        return Request(marked(range(size)), cast(Any, None), 0.0, 1.0, priority)
+    def rows(size: int, priority: Priority) -> Request:
+        return Request(marked(range(size)), cast(Any, None), float(number), 1.0, priority)
 
-    for kind, size, is_bulk in steps:
+    for number, (kind, size, is_bulk) in enumerate(steps):
         priority: Priority = "bulk" if is_bulk else "interactive"
         if kind == "take over" and held:
-            images, size_bytes, own = held.pop()
-            queue.release(images, size_bytes, own)
-            added.append(request(max(1, images - size % 2), own))  # one may have been no image
+            queue.release(last := held.pop())
+            added.append(rows(max(1, last.images - size % 2), last.priority))  # one may have been no image
             queue.add(added[-1])
         elif kind == "leave" and added:
             queue.remove(added.pop(0))
         elif kind in ("hold", "add"):
             with contextlib.suppress(OverloadedError):
                 if kind == "hold":
-                    queue.hold(size, 4 * size + size % 5, priority)
-                    held.append((size, 4 * size + size % 5, priority))
+                    places = Held(size, 4 * size + size % 5, priority, float(number))
+                    queue.hold(places)
+                    held.append(places)
                 else:
-                    one = request(size, priority)
+                    one = rows(size, priority)
                     queue.add(one)
                     added.append(one)
-        images = sum(count for count, _, _ in held) + sum(len(one.images) for one in added)
-        size_bytes = sum(count for _, count, _ in held) + sum(one.images.nbytes for one in added)
+        images = sum(one.images for one in held) + sum(len(one.images) for one in added)
+        size_bytes = sum(one.size_bytes for one in held) + sum(one.images.nbytes for one in added)
         assert queue.unanswered_images == images <= 16
-        assert sum(one.unanswered_bytes for one in queue.state().values()) == size_bytes <= 64
+        state = queue.state()
+        assert sum(one.unanswered_bytes for one in state.values()) == size_bytes <= 64
+        assert sum(one.waiting_images for one in state.values()) == images, "nothing is taken, all of it waits"
+        assert queue.waiting_images == sum(len(one.images) for one in added), "only rows can be taken"
+        for of, shown in state.items():
+            since_s = [places.since_s for places in held if places.priority == of]
+            since_s += [request.arrived_at_s for request in added if request.priority == of]
+            assert shown.oldest_arrived_at_s == min(since_s, default=None)
+
+
+class Noted(Unobserved):
+    def __init__(self) -> None:
+        self.runs: list[BatchRun] = []
+        self.arrivals_s: list[float] = []
+
+    def batch_ran(self, run: BatchRun) -> None:
+        self.runs.append(run)
+
+    def request_left(self, arrived_at_s: float, priority: Priority, runs: Sequence[BatchRun]) -> None:
+        self.arrivals_s.append(arrived_at_s)
+
+
+async def test_what_is_told_and_reckoned_does_not_take_the_event_loops_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 0.0)  # uvloop's stands still for milliseconds
+    engine, noted = EchoEngine(), Noted()
+    batcher = Batcher(engine, limits(delay_ms=0.0, images=10), noted)
+    before_s = time.monotonic()
+    await batcher.predict(marked(range(5)))
+    (run,), (arrived_at_s,) = noted.runs, noted.arrivals_s
+    assert before_s <= arrived_at_s <= run.formed_at_s <= run.started_at_s <= run.ended_at_s <= time.monotonic()
+    plug = await occupy(batcher, engine)
+    waiting = asyncio.create_task(batcher.predict(marked(range(9))))
+    await settle()
+    with pytest.raises(OverloadedError) as caught:
+        await batcher.predict(marked([99]))
+    # Ten wait, and five are half of them: what the engine needed for five is the least.
+    assert (caught.value.retry_after_s or 0.0) >= run.ended_at_s - run.started_at_s
+    assert (caught.value.retry_after_s or 0.0) <= time.monotonic() - before_s
+    engine.gate.set()
+    await asyncio.gather(plug, waiting)
+    await batcher.close()
 
 
 async def test_an_expired_request_is_dropped() -> None:
