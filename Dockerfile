@@ -11,7 +11,8 @@
 #
 # Any Debian or Ubuntu with Python 3.11 or newer, or with such a Python in its package archive, can be the base.
 
-# TensorFlow finds a GPU only where the base brings CUDA 12 and cuDNN 9; this one trains on the CPU.
+# TensorFlow finds a GPU only where the base brings CUDA 12 and cuDNN 9; this one trains on the CPU. For a GPU, not yet
+# tried: one of nvidia/cuda:12.*-cudnn-runtime-ubuntu24.04 (make image TRAIN_BASE=...), and `docker run --gpus all`.
 ARG TRAIN_BASE=python:3.11-slim-bookworm
 # onnxruntime-gpu is built for CUDA 13 and cuDNN 9, which are not in its wheel: the base brings them. Overriding the
 # tag is normal, NVIDIA deletes old ones. scripts/image-check.sh measures the CPU variant; this base is not measured
@@ -99,6 +100,7 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNB
 WORKDIR /app
 USER 10001:10001
 STOPSIGNAL SIGTERM
+# mkdir -p runs    else docker makes it, and it is root's
 # docker run --user "$(id -u):$(id -g)" -v "$PWD/data:/app/data:ro" -v "$PWD/runs:/app/runs" prelabel-train \
 #   training --data data/mnist --output runs/mnist
 ENTRYPOINT ["python", "-m"]
