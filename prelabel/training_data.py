@@ -11,7 +11,7 @@ from prelabel.adapters.pictures import image_file
 from prelabel.audit.answers import some
 from prelabel.audit.tasks import NONE_OF_THESE
 from prelabel.errors import InputError
-from prelabel.sources import FolderSource, Sample, Source, open_source, open_tables_or_shards
+from prelabel.sources import FolderSource, Sample, Source, open_source, open_splits
 from prelabel.sources.folder import LABELLED
 from prelabel.storage import open_storage
 from prelabel.table import require_pyarrow, write_shard
@@ -161,7 +161,7 @@ def _first_id(identity: str) -> str:
 
 
 def open_labelled(path: Path) -> Source:
-    """Opens images with labels from before; never those for the test, by the rule of `training.splits.find_splits`.
+    """Opens images with labels from before; never those for the test, by the rule that training has, too.
 
     Of folders of images that is `labelled/`, in either spelling; of Parquet and tar files those whose names do not
     begin with `test`.
@@ -173,12 +173,8 @@ def open_labelled(path: Path) -> Source:
     names = storage.names() if storage.kind() == "folder" else []
     if any(f"{name}/" in names for name in LABELLED):
         return FolderSource(storage, only=LABELLED)
-    tests = [name for name in names if name.startswith("test")]
-    source = open_tables_or_shards(storage, [name for name in names if name not in tests])
-    if source is not None:
-        return source
-    if open_tables_or_shards(storage, tests) is not None:
-        raise InputError(f"{storage.shown()} holds files for the test only ({tests[0]}, ...)")
+    if (splits := open_splits(storage, names)) is not None:
+        return splits[0]
     source = open_source(path)
     if isinstance(source, FolderSource):
         raise InputError(f"{storage.shown()} holds no labels: wanted are labelled/<class>/, or Parquet or tar files")

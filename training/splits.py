@@ -11,7 +11,7 @@ from prelabel.sources import (
     NpzSource,
     Source,
     open_source,
-    open_tables_or_shards,
+    open_splits,
     warn_of_left_out,
 )
 from prelabel.sources.folder import LABELLED, UNLABELLED
@@ -42,15 +42,8 @@ def find_splits(path: Path | str) -> tuple[Source, Source | None]:
         if beside := [name for name in names if is_tar(name) or is_table(name)]:
             logger.warning("not read, since %s holds folders of images: %s", storage.shown(), ", ".join(beside[:3]))
         return _folder_splits(storage, names)
-    tests = [name for name in names if name.startswith("test")]
-    train = open_tables_or_shards(storage, [name for name in names if name not in tests])
-    test = open_tables_or_shards(storage, tests)
-    if train is not None:
-        return train, test
-    if test is not None:
-        files = [name for name in tests if not name.endswith("/")]
-        raise InputError(f"{storage.shown()} holds files for the test only ({files[0]}, ...)")
-    return _folder_splits(storage, names)
+    splits = open_splits(storage, names)
+    return _folder_splits(storage, names) if splits is None else splits
 
 
 def _folder_splits(storage: Storage, names: Sequence[str]) -> tuple[Source, Source | None]:

@@ -35,6 +35,7 @@ __all__ = [
     "batches",
     "is_image_name",
     "open_source",
+    "open_splits",
     "open_tables_or_shards",
     "section",
     "warn_of_left_out",
@@ -103,6 +104,26 @@ def open_tables_or_shards(storage: Storage, names: list[str]) -> Source | None:
     source = TarSource(storage, shards)
     warn_of_left_out(source, storage.shown(shards[0]) if len(names) == 1 else storage.shown())
     return source
+
+
+def open_splits(storage: Storage, names: list[str]) -> tuple[Source, Source | None] | None:
+    """Opens a folder's Parquet files or tar shards for training, and those for the test, whose names begin with `test`.
+
+    Returns:
+        None where the names are of neither.
+
+    Raises:
+        InputError: As `open_tables_or_shards`; or there are files for the test only.
+    """
+    tests = [name for name in names if name.startswith("test")]
+    train = open_tables_or_shards(storage, [name for name in names if name not in tests])
+    test = open_tables_or_shards(storage, tests)
+    if train is not None:
+        return train, test
+    if test is not None:
+        files = [name for name in tests if not name.endswith("/")]
+        raise InputError(f"{storage.shown()} holds files for the test only ({files[0]}, ...)")
+    return None
 
 
 def _matched(path: Path | str) -> Source | None:
