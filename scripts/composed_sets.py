@@ -1,7 +1,7 @@
-"""Composes image data sets from matplotlib's fonts, drawn shapes and the embedded MNIST, without any download.
+"""Composes image data sets from matplotlib's fonts, drawn shapes, the embedded MNIST and scikit-learn's digits.
 
-No recipe was tuned on them: they show whether the default preset carries over. Each set is a folder that
-`python -m training --data FOLDER --labels N` reads:
+Nothing is downloaded. They show whether the default preset, which was chosen on MNIST, carries over. Each set is a
+folder that `python -m training --data FOLDER --labels N` reads:
 
     train.parquet   columns `image` (PNG) and `label` (string, null where the image belongs to no class)
     test.parquet    the same, and in both, where images come to be in several ways, `origin` (the trainer ignores it)
@@ -39,6 +39,7 @@ from scripts.composed.digits import (
 )
 from scripts.composed.glyphs import colour_letters, glyphs, letters
 from scripts.composed.mnist import MNIST, SplitName, load_digits
+from scripts.composed.optical import optical_digits
 from scripts.composed.shapes import outlines, shapes
 from scripts.composed.split import Split
 
@@ -52,6 +53,7 @@ SetName = Literal[
     "digit-halves",
     "unbalanced-digits",
     "polluted-digits",
+    "optical-digits-8",
 ]
 SIZES: dict[SetName, tuple[int, int]] = {
     "letters": (12_000, 2_600),
@@ -65,6 +67,7 @@ SIZES: dict[SetName, tuple[int, int]] = {
     "unbalanced-digits": (15_000, 4_000),
     # All of MNIST's 60,000 and a fifth of pollution on top; the test split is clean.
     "polluted-digits": (75_000, 10_000),
+    "optical-digits-8": (1_297, 500),
 }
 """Images for training and for the test."""
 OF_MNIST = ("colour-digits-32", "digit-halves", "unbalanced-digits", "polluted-digits")
@@ -135,6 +138,8 @@ def compose(name: SetName, split: SplitName, seed: int, count: int, mnist: Path 
             return shapes(generator, count)
         case "binary-64":
             return outlines(generator, count)
+        case "optical-digits-8":
+            return optical_digits(generator, split, count)
     images, labels = load_digits(mnist, split)
     match name:
         case "colour-digits-32":
@@ -159,10 +164,19 @@ def describe(name: SetName, seed: int, train: Split, test: Split) -> dict[str, A
         "train_images": len(train.images),
         "train_images_of_no_class": train.labels.count(None),
         "test_images": len(test.images),
-        # Share-alike: what is made of MNIST stays under its licence.
-        "licence": "CC BY-SA 3.0, derived from MNIST (LeCun, Cortes, Burges)" if name in OF_MNIST else "CC0-1.0",
+        "licence": licence(name),
         "made_with": {"numpy": np.__version__, "pillow": PIL.__version__, "pyarrow": pa.__version__},
     }
+
+
+def licence(name: SetName) -> str:
+    """Returns the terms of a set's images."""
+    if name in OF_MNIST:
+        # Share-alike: what is made of MNIST stays under its licence.
+        return "CC BY-SA 3.0, derived from MNIST (LeCun, Cortes, Burges)"
+    if name == "optical-digits-8":
+        return "CC BY 4.0, Optical Recognition of Handwritten Digits (Alpaydin, Kaynak)"
+    return "CC0-1.0"
 
 
 def is_there(folder: Path, name: SetName, seed: int) -> bool:

@@ -30,6 +30,7 @@ LABELS = {
     "digit-halves": (20, 100),
     "unbalanced-digits": (100,),
     "polluted-digits": (100,),
+    "optical-digits-8": (50, 100),
 }
 """Numbers of labels for each set: 5 to 50 a class."""
 

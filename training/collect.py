@@ -12,6 +12,8 @@ from prelabel.sources import Sample
 
 MAX_IMAGE_SIZE_PX = 64
 """Larger images are brought to this side length unless the user says otherwise: CPU training has to end."""
+MIN_IMAGE_SIZE_PX = 16
+"""Smaller images are enlarged to it: D halves a side three times, and views of so few pixels blur what is in them."""
 USUAL_SHARE = 0.25
 """A size that so many images have is the data's own; where there is none, images are as they happened to be cut."""
 WAITING_BYTES = 1 << 30
@@ -80,7 +82,8 @@ def choose_spec(samples: Sequence[Sample], image_size: int | None) -> ImageSpec:
     """Chooses the shape of images from (at most 500 of) some: grey only if all are grey.
 
     The size is the most frequent one, or, where fewer than `USUAL_SHARE` have that, the medians of height and width;
-    shrunk so that no side is over `MAX_IMAGE_SIZE_PX`. `image_size` is both sides' length instead.
+    enlarged so that no side is under `MIN_IMAGE_SIZE_PX`, and shrunk so that none is over `MAX_IMAGE_SIZE_PX`, which
+    goes first. `image_size` is both sides' length instead.
 
     Raises:
         InputError: None of the samples can be decoded.
@@ -104,8 +107,11 @@ def choose_spec(samples: Sequence[Sample], image_size: int | None) -> ImageSpec:
             )
     if image_size is not None:
         height = width = image_size
-    shrink = 1.0 if image_size is not None else min(1.0, MAX_IMAGE_SIZE_PX / max(height, width))
-    return ImageSpec(max(8, round(height * shrink)), max(8, round(width * shrink)), 1 if channels == 1 else 3)
+    else:
+        enlarge = max(1.0, MIN_IMAGE_SIZE_PX / min(height, width))
+        scale = min(enlarge, MAX_IMAGE_SIZE_PX / max(height, width))
+        height, width = (max(8, round(side * scale)) for side in (height, width))
+    return ImageSpec(height, width, 1 if channels == 1 else 3)
 
 
 def _shape(sample: Sample) -> tuple[int, int, int]:

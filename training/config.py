@@ -40,7 +40,7 @@ class Options:
     minutes: float | None = None
     """Time to train for, instead of `--steps`: the first steps are timed and the schedule is fitted to what is left."""
     image_size: int | None = None
-    """Side length in pixels that images are brought to. Default: as the data has it, at most 64."""
+    """Side length in pixels that images are brought to. Default: as the data has it, from 16 to 64."""
     augment: Augment = "auto"
     """Kind of augmentation where the preset uses it: `digits` (shift, rotate, scale, shear on a plain background),
     `natural` (smaller moves, brightness and contrast), `recoloured-digits` and `recoloured` (the same in every hue),

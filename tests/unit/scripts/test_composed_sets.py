@@ -24,6 +24,7 @@ SHAPES = {
     "digit-halves": (2, (28, 28, 1)),
     "unbalanced-digits": (10, (28, 28, 1)),
     "polluted-digits": (10, (28, 28, 1)),
+    "optical-digits-8": (10, (8, 8, 1)),
 }
 
 

@@ -42,7 +42,7 @@ def test_a_folder_gives_classes_by_name_and_the_pile(tmp_path: Path) -> None:
     data = load(write_folder(tmp_path, {"dog": 3, "cat": 2})).training
     assert data.classes == ("cat", "dog")
     assert data.labels.tolist() == [0, 0, 1, 1, 1]
-    assert data.spec.shape == (10, 12, 1)
+    assert data.spec.channels == 1
     assert len(data.unlabelled) == 5
 
 
@@ -56,6 +56,19 @@ def test_large_images_shrink_to_64_px_and_image_size_decides_otherwise(tmp_path:
         path.write_bytes(png(size=(256, 128)))
     assert load(tmp_path).training.spec.shape == (32, 64, 1)
     assert load(tmp_path, image_size=20).training.spec.shape == (20, 20, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"), [((8, 8), (16, 16)), ((12, 10), (16, 19)), ((24, 6), (16, 64)), ((200, 10), (8, 64))]
+)
+def test_small_images_grow_to_16_px_as_far_as_64_allow(
+    tmp_path: Path, size: tuple[int, int], shape: tuple[int, int]
+) -> None:
+    write_folder(tmp_path, {"a": 1, "b": 1}, unlabelled=0)
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(png(size=size))
+    assert load(tmp_path).training.spec.shape == (*shape, 1)
+    assert load(tmp_path, image_size=8).training.spec.shape == (8, 8, 1)
 
 
 def test_a_test_folder_is_the_test_split_and_no_part_of_training(tmp_path: Path) -> None:
@@ -127,11 +140,11 @@ def test_labelled_images_that_are_all_kept_take_no_place_of_the_pile(tmp_path: P
 
 
 def test_where_labels_come_late_the_pile_gives_the_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = {"image": [png(size=(12 if i < 8 else 30, 10)) for i in range(10)], "label": [*[None] * 8, "x", "y"]}
+    table = {"image": [png(size=(20 if i < 8 else 30, 18)) for i in range(10)], "label": [*[None] * 8, "x", "y"]}
     pq.write_table(pa.table(table), tmp_path / "train.parquet")
-    assert load(tmp_path / "train.parquet").training.spec.shape == (10, 30, 1)
+    assert load(tmp_path / "train.parquet").training.spec.shape == (18, 30, 1)
     monkeypatch.setattr(collect, "WAITING_BYTES", 100)
-    assert load(tmp_path / "train.parquet").training.spec.shape == (10, 12, 1)
+    assert load(tmp_path / "train.parquet").training.spec.shape == (18, 20, 1)
 
 
 def test_where_sizes_differ_no_odd_image_decides(tmp_path: Path) -> None:
