@@ -68,8 +68,9 @@ def choose_kind(images: Pixels, labelled: Pixels, labels: NDArray[np.int32]) -> 
     """Returns the kind of augmentation that fits the data.
 
     `digits` where most images have a plain ground, else `natural`: nine tenths of the border, or, where a thing fills
-    the image, two fifths of all pixels, lie within 16 grey levels of the border's median. `recoloured-digits` and
-    `recoloured` where the images are not grey and the colours of the labelled ones do not tell their classes.
+    the image, two fifths of all pixels, lie as near to the border's median as a sixteenth of the image's range of
+    values: what an image is does not depend on its contrast. `recoloured-digits` and `recoloured` where the images are
+    not grey and the colours of the labelled ones do not tell their classes.
 
     Args:
         images: uint8 [n, H, W, C], 0..255: the pile.
@@ -81,7 +82,8 @@ def choose_kind(images: Pixels, labelled: Pixels, labels: NDArray[np.int32]) -> 
     border = np.concatenate(edges, axis=1)  # [n, 2 (H + W), C]
     ground = np.median(border, axis=1, keepdims=True)
     whole = sample.reshape(len(sample), -1, sample.shape[3])
-    of_border, of_image = ((np.abs(p - ground).max(axis=2) <= 16).mean(axis=1) for p in (border, whole))
+    near = (whole.max(axis=(1, 2)) - whole.min(axis=(1, 2)))[:, None] / 16
+    of_border, of_image = ((np.abs(p - ground).max(axis=2) <= near).mean(axis=1) for p in (border, whole))
     plain = (of_border >= 0.9) | (of_image >= 0.4)
     any_colour = not are_grey(images) and not colour_may_tell_class(labelled, labels)
     if plain.mean() >= 0.5:

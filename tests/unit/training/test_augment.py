@@ -121,6 +121,18 @@ def test_a_thing_that_fills_the_image_is_on_a_plain_ground_too() -> None:
     assert choose_kind(ramps, ramps, labels) == "natural"
 
 
+@pytest.mark.parametrize("contrast", [1.0, 0.5, 0.25])
+def test_contrast_does_not_decide_what_is_a_photograph(contrast: float) -> None:
+    generator = np.random.default_rng(0)
+    labels = np.arange(20, dtype=np.int32) % 2
+    texture = generator.normal(0, 40, (20, 16, 16, 1))
+    thing = generator.normal(-100, 3, (20, 16, 16, 1))
+    thing[:, 3:13, 6:10] += 200
+    for pixels, kind in ((texture, "natural"), (thing, "digits")):
+        images = np.clip(128 + contrast * pixels, 0, 255).astype(np.uint8)
+        assert choose_kind(images, images, labels) == kind
+
+
 def test_a_long_image_keeps_its_ends() -> None:
     """Turned and sheared as far as a square one, it would lose a tenth of them."""
     view = VIEWS["digits"][1]
