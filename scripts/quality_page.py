@@ -33,9 +33,13 @@ PUBLISHED = (
 
 COLOURS = {
     "supervised": "tab:gray", "book": "tab:orange", "constant": "tab:olive", "fewer-steps": "tab:cyan",
-    "default": "tab:blue",
+    "long-ramp": "tab:purple", "default": "tab:blue",
 }  # fmt: skip
-NAMES = {"fewer-steps": "default, 5,000 steps", "constant": "default, 5,000 steps, constant"}
+NAMES = {
+    "long-ramp": "default, a long ramp",
+    "fewer-steps": "default, 5,000 steps",
+    "constant": "default, 5,000 steps, constant",
+}
 """What a variant is called where it is not a preset."""
 
 

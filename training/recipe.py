@@ -42,9 +42,9 @@ class Recipe:
     align: bool
     """Move the mean of the pseudo-labels to the class prior (distribution alignment, ReMixMatch)."""
     pile_ramp: float
-    """Share of the run, 0..1, over which the weight of the losses on the pile's classes grows from 0, as the square; it
-    waits for the labels to be learnt (training.trust). 0: the whole weight at once. A pile that has to earn its weight
-    grows as that says."""
+    """Share of the run, 0..1, over which the weight of the losses on the pile's classes grows from 0, as the square. It
+    is down to half as long with few labels, and waits for them to be learnt (training.trust). 0: the whole weight at
+    once. A pile that has to earn its weight grows as that says."""
     information_weight: float
     """Weight of the mutual information between the classes of a weak and a strong view (Ji et al. 2019, eq. 3)."""
     realness_gate: bool

@@ -45,7 +45,7 @@ from training.recorder import SAMPLES_PER_ROW, Recorder, Row, plot_curves
 from training.run import check_folder, describe, finished_run, open_run
 from training.state import Settler, State, build_state
 from training.step import make_step
-from training.trust import is_guarded, worth
+from training.trust import is_guarded, with_fitted_ramp, worth
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,7 @@ def train(options: Options) -> Summary:
                 "photo_feature_grid, and views that stay as strong; --augment digits would take them for drawn ones",
                 change,
             )
+    recipe = with_fitted_ramp(recipe, len(data.labels), len(data.classes))
     prior = class_prior(options.class_prior, data.classes, data.labels)  # an error here leaves the folder unclaimed
     if options.class_prior == "labelled" and options.labels is not None:
         logger.warning("--class-prior labelled is balanced here: --labels draws the same number for each class")

@@ -11,7 +11,7 @@ from training.dataset import TrainingSet
 from training.recipe import PRESETS, labels_alone
 from training.state import State, build_state
 from training.step import make_step
-from training.trust import Skill, is_guarded, note_accuracy, pile_ramp, pile_trust, skill, worth
+from training.trust import Skill, is_guarded, note_accuracy, pile_ramp, pile_trust, skill, with_fitted_ramp, worth
 
 BOOK = dataclasses.replace(PRESETS["book"], labelled_batch=10, unlabelled_batch=4, generated_batch=4, steps=10)
 RECIPE = dataclasses.replace(BOOK, information_weight=1.0)
@@ -78,6 +78,12 @@ def test_the_pile_counts_for_more_along_its_ramp_and_then_for_all(state: State) 
     state.seen_accuracy.assign(0.95)
     weights = [float(pile_ramp(state, tf.constant(done), 0.4)) for done in (0.0, 0.1, 0.2, 0.4, 0.41, 1.0)]
     assert weights == pytest.approx([0, 1 / 16, 1 / 4, 1, 1, 1])
+
+
+@pytest.mark.parametrize(("labels", "ramp"), [(3, 0.1), (15, 0.1), (21, 0.14), (30, 0.2), (3000, 0.2)])
+def test_the_ramp_is_shorter_where_a_class_has_few_labels(labels: int, ramp: float) -> None:
+    recipe = dataclasses.replace(RECIPE, pile_ramp=0.2)
+    assert with_fitted_ramp(recipe, labels, 3) == dataclasses.replace(recipe, pile_ramp=pytest.approx(ramp))
 
 
 def test_the_pile_waits_until_the_labels_are_learnt(state: State) -> None:
