@@ -39,8 +39,11 @@ VARIANTS: dict[str, Variant] = {
     "supervised": Variant("supervised", "plain classifier of the book, labels alone"),
     "book": Variant("book", "SGAN of the book"),
     "default": Variant("default", "prelabel's default"),
-    # With fewer than ten labels a class the ramp is half as long: twice as long as that is as long as with more.
-    "long-ramp": Variant("default", "default, with few labels a ramp as long as with many", ("pile_ramp=0.32",)),
+    # Up to five labels a class the default has no ramp.
+    "long-ramp": Variant("default", "default, with few labels a ramp as with many", ("ramp_labels=0",)),
+    "half-ramp": Variant(
+        "default", "default, with few labels a ramp half as long as with many", ("ramp_labels=0", "pile_ramp=0.08")
+    ),
     "fewer-steps": Variant("default", "default with 5,000 steps", FEWER),
     "constant": Variant(
         "default", "the same, the pile's weight and the strong views alike in each step", (*FEWER, *CONSTANT)
@@ -98,7 +101,7 @@ VARIANTS: dict[str, Variant] = {
     "feature-matching": Variant("default", "default with feature matching", ("generator_loss=feature_matching",)),
 }
 
-WHOLE = ("supervised", "book", "default", "long-ramp", "fewer-steps", "constant")
+WHOLE = ("supervised", "book", "default", "long-ramp", "half-ramp", "fewer-steps", "constant")
 """Variants that are measured as they are."""
 ABLATIONS = tuple(name for name in VARIANTS if name not in WHOLE)
 ABLATION_CHANGES = ("steps=1000", *CONSTANT)
@@ -116,7 +119,7 @@ PLAN: list[Run] = [
     *(("default", 50, seed) for seed in range(10)),
     *(("default", 1000, seed) for seed in range(10)),
     *((name, 100, seed) for seed in range(5) for name in ABLATIONS),
-    *(("long-ramp", labels, seed) for labels in (20, 50) for seed in range(3)),
+    *((name, labels, seed) for name in ("long-ramp", "half-ramp") for labels in (20, 50) for seed in range(4)),
     *(("fewer-steps", labels, seed) for labels in (100, 1000) for seed in range(10)),
     *(("constant", labels, seed) for labels in (100, 20, 50, 1000) for seed in range(10)),
     *(("supervised", 10_000, seed) for seed in range(5)),

@@ -78,7 +78,7 @@ SET_FILE = "composed.json"
 
 @dataclass(frozen=True)
 class Options:
-    """Compose image data sets for trying the trainer on data that it was not tuned on.
+    """Compose image data sets for trying the trainer on other data than MNIST.
 
     Example: python -m scripts.composed_sets --output runs/composed --sets letters shapes-64
     """

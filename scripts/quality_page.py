@@ -33,10 +33,11 @@ PUBLISHED = (
 
 COLOURS = {
     "supervised": "tab:gray", "book": "tab:orange", "constant": "tab:olive", "fewer-steps": "tab:cyan",
-    "long-ramp": "tab:purple", "default": "tab:blue",
+    "long-ramp": "tab:purple", "half-ramp": "tab:pink", "default": "tab:blue",
 }  # fmt: skip
 NAMES = {
-    "long-ramp": "default, a long ramp",
+    "long-ramp": "default, ramp of 16 %",
+    "half-ramp": "default, ramp of 8 %",
     "fewer-steps": "default, 5,000 steps",
     "constant": "default, 5,000 steps, constant",
 }

@@ -82,7 +82,8 @@ def choose_kind(images: Pixels, labelled: Pixels, labels: NDArray[np.int32]) -> 
     border = np.concatenate(edges, axis=1)  # [n, 2 (H + W), C]
     ground = np.median(border, axis=1, keepdims=True)
     whole = sample.reshape(len(sample), -1, sample.shape[3])
-    near = (whole.max(axis=(1, 2)) - whole.min(axis=(1, 2)))[:, None] / 16
+    # Of one channel: a cast of colour is no contrast. One grey level is the noise of an empty image.
+    near = np.maximum(1.0, (whole.max(axis=1) - whole.min(axis=1)).max(axis=1)[:, None] / 16)
     of_border, of_image = ((np.abs(p - ground).max(axis=2) <= near).mean(axis=1) for p in (border, whole))
     plain = (of_border >= 0.9) | (of_image >= 0.4)
     any_colour = not are_grey(images) and not colour_may_tell_class(labelled, labels)

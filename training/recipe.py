@@ -42,9 +42,12 @@ class Recipe:
     align: bool
     """Move the mean of the pseudo-labels to the class prior (distribution alignment, ReMixMatch)."""
     pile_ramp: float
-    """Share of the run, 0..1, over which the weight of the losses on the pile's classes grows from 0, as the square. It
-    is down to half as long with few labels, and waits for them to be learnt (training.trust). 0: the whole weight at
-    once. A pile that has to earn its weight grows as that says."""
+    """Share of the run, 0..1, over which the weight of the losses on the pile's classes grows from 0, as the square; it
+    waits for the labels to be learnt (training.trust). 0: the whole weight at once. A pile that has to earn its weight
+    grows as that says."""
+    ramp_labels: float
+    """Mean number of labels a class up to which there is no such ramp; from twice as many on it is whole, in between a
+    part of it. 0: whole with any number."""
     information_weight: float
     """Weight of the mutual information between the classes of a weak and a strong view (Ji et al. 2019, eq. 3)."""
     realness_gate: bool
@@ -118,6 +121,7 @@ PRESETS: dict[str, Recipe] = {
         temperature=1.0,
         align=False,
         pile_ramp=0.0,
+        ramp_labels=0.0,
         information_weight=0.0,
         realness_gate=False,
         adversarial_weight=0.0,
@@ -159,6 +163,7 @@ PRESETS["default"] = Recipe(
     align=False,
     # First the labels: what the pile groups before D knows its classes by name, it keeps.
     pile_ramp=0.16,
+    ramp_labels=5.0,
     information_weight=3.0,
     realness_gate=False,
     # Joins a style that no label shows (a seven with a bar) to the class that it lies next to.

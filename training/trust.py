@@ -26,8 +26,6 @@ DECAY = 0.98
 """The accuracy on labelled images is averaged over about 50 steps."""
 LEARNT = 0.5, 0.9
 """Skill on the labels that D learns from, up to which the pile waits, and from which on it waits no longer."""
-ENOUGH_LABELS = 10
-"""Labels a class from which on the ramp of the pile's weight is as long as the recipe says; half as long at half."""
 WAITS_FROM = 0.05
 """Share of the run before which nothing waits: the pile's weight is a tenth then, and the average says little."""
 
@@ -82,13 +80,15 @@ def worth(known: Skill) -> float:
 
 
 def with_fitted_ramp(recipe: Recipe, labels: int, classes: int) -> Recipe:
-    """Returns the recipe with a ramp of the pile's weight that fits the number of labels.
+    """Returns the recipe with a ramp of the pile's weight that fits the mean number of labels a class.
 
-    The fewer labels a class has, the more of its styles have none, and labels that lead for too long give such a style
-    to another class for good: of MNIST with 50 labels, draw 2, the sevens with a bar to the threes. So the ramp is as
-    much shorter as a class has fewer labels than `ENOUGH_LABELS`, and half as long at the least.
+    Up to `Recipe.ramp_labels` there is none, from twice as many on all of it. The fewer labels a class has, the more of
+    its styles have none, and what labels that lead have given to another class stays there: of MNIST with 20 or 50
+    labels, on some draws, the sevens with a bar among the threes.
     """
-    share = min(1.0, max(0.5, labels / classes / ENOUGH_LABELS))
+    if not recipe.ramp_labels:
+        return recipe
+    share = min(1.0, max(0.0, labels / classes / recipe.ramp_labels - 1.0))
     return dataclasses.replace(recipe, pile_ramp=recipe.pile_ramp * share)
 
 

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from prelabel.images import ImageSpec
 from training.augment import (
+    PHOTOGRAPHS,
     VIEWS,
     View,
     are_grey,
@@ -131,6 +132,8 @@ def test_contrast_does_not_decide_what_is_a_photograph(contrast: float) -> None:
     for pixels, kind in ((texture, "natural"), (thing, "digits")):
         images = np.clip(128 + contrast * pixels, 0, 255).astype(np.uint8)
         assert choose_kind(images, images, labels) == kind
+    tinted = np.clip(np.array([200, 128, 60]) + contrast * texture, 0, 255).astype(np.uint8)
+    assert choose_kind(tinted, tinted, labels) in PHOTOGRAPHS
 
 
 def test_a_long_image_keeps_its_ends() -> None:

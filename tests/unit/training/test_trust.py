@@ -80,10 +80,12 @@ def test_the_pile_counts_for_more_along_its_ramp_and_then_for_all(state: State) 
     assert weights == pytest.approx([0, 1 / 16, 1 / 4, 1, 1, 1])
 
 
-@pytest.mark.parametrize(("labels", "ramp"), [(3, 0.1), (15, 0.1), (21, 0.14), (30, 0.2), (3000, 0.2)])
+@pytest.mark.parametrize(("labels", "ramp"), [(3, 0.0), (15, 0.0), (18, 0.04), (30, 0.2), (3000, 0.2)])
 def test_the_ramp_is_shorter_where_a_class_has_few_labels(labels: int, ramp: float) -> None:
-    recipe = dataclasses.replace(RECIPE, pile_ramp=0.2)
+    recipe = dataclasses.replace(RECIPE, pile_ramp=0.2, ramp_labels=5.0)
     assert with_fitted_ramp(recipe, labels, 3) == dataclasses.replace(recipe, pile_ramp=pytest.approx(ramp))
+    always = dataclasses.replace(recipe, ramp_labels=0.0)
+    assert with_fitted_ramp(always, labels, 3) == always
 
 
 def test_the_pile_waits_until_the_labels_are_learnt(state: State) -> None:
