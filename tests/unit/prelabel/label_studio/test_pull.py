@@ -121,7 +121,7 @@ def test_training_takes_what_was_pulled(studio: LabelStudioDouble, tmp_path: Pat
     before = write_pile(tmp_path / "data" / "labelled" / "bird", 2).parents[1]
     write_pile(before / "test" / "cat", 1)
     assert pull(studio, tmp_path / "out", "--images", pile, "--labelled", before) == 0
-    data = load_dataset(tmp_path / "out", label_count=None, seed=0)
+    data = load_dataset(tmp_path / "out", label_count=None, seed=0, image_size=8)
     assert data.training.classes == ("bird", "cat", "dog")
     assert data.training.labels.tolist() == [1, 2, 1, 0, 0]
     for row, i in enumerate((0, 1, 2)):
