@@ -13,7 +13,7 @@ from conftest import write_tiny_bundle
 from prelabel.engine import Engine, RuntimeChoice, load_engine
 from prelabel.v1 import admin_pb2 as admin_pb
 from prelabel.v1 import prelabel_pb2 as pb
-from support.versions import SERVING, TENSOR, TOKEN, HeldLoad, listed, load, serving
+from support.versions import DRAINING, SERVING, TENSOR, TOKEN, HeldLoad, listed, load, serving
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +85,9 @@ async def test_no_older_version_answers_while_several_are_loaded(tmp_path: Path)
             go.release()
         await reload
         assert answered_by == ["2", "3", "3"]
+        # What was replaced goes when nobody uses it; under its name it is listed until then.
+        while DRAINING in (state for state, _ in (await listed(admin)).values()):
+            await asyncio.sleep(0)
         assert await listed(admin) == {"1": (SERVING, False), "2": (SERVING, False), "3": (SERVING, True)}
 
 

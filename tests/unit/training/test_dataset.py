@@ -50,27 +50,6 @@ def test_colour_images_give_three_channels(tmp_path: Path) -> None:
     assert load(write_folder(tmp_path, {"a": 2, "b": 2}, mode="RGB")).training.spec.channels == 3
 
 
-def test_large_images_shrink_to_64_px_and_image_size_decides_otherwise(tmp_path: Path) -> None:
-    write_folder(tmp_path, {"a": 1, "b": 1})
-    for path in tmp_path.rglob("*.png"):
-        path.write_bytes(png(size=(256, 128)))
-    assert load(tmp_path).training.spec.shape == (32, 64, 1)
-    assert load(tmp_path, image_size=20).training.spec.shape == (20, 20, 1)
-
-
-@pytest.mark.parametrize(
-    ("size", "shape"), [((8, 8), (16, 16)), ((12, 10), (16, 19)), ((24, 6), (16, 64)), ((200, 10), (8, 64))]
-)
-def test_small_images_grow_to_16_px_as_far_as_64_allow(
-    tmp_path: Path, size: tuple[int, int], shape: tuple[int, int]
-) -> None:
-    write_folder(tmp_path, {"a": 1, "b": 1}, unlabelled=0)
-    for path in tmp_path.rglob("*.png"):
-        path.write_bytes(png(size=size))
-    assert load(tmp_path).training.spec.shape == (*shape, 1)
-    assert load(tmp_path, image_size=8).training.spec.shape == (8, 8, 1)
-
-
 def test_a_test_folder_is_the_test_split_and_no_part_of_training(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 2, "b": 2})
     shutil.copytree(tmp_path / "labelled", tmp_path / "test")
@@ -145,22 +124,6 @@ def test_where_labels_come_late_the_pile_gives_the_shape(tmp_path: Path, monkeyp
     assert load(tmp_path / "train.parquet").training.spec.shape == (18, 30, 1)
     monkeypatch.setattr(collect, "WAITING_BYTES", 100)
     assert load(tmp_path / "train.parquet").training.spec.shape == (18, 20, 1)
-
-
-def test_where_sizes_differ_no_odd_image_decides(tmp_path: Path) -> None:
-    write_folder(tmp_path, {"a": 6, "b": 6})
-    for number, path in enumerate(sorted(tmp_path.rglob("*.png"))):
-        path.write_bytes(png(size=(320, 20) if number == 0 else (30 + number, 28 + number)))
-    height, width, _ = load(tmp_path).training.spec.shape
-    assert 28 <= height <= 40
-    assert 30 <= width <= 42
-
-
-def test_a_size_that_many_images_have_is_taken(tmp_path: Path) -> None:
-    write_folder(tmp_path, {"a": 6, "b": 6})
-    for number, path in enumerate(sorted(tmp_path.rglob("*.png"))):
-        path.write_bytes(png(size=(20, 16) if number % 3 == 0 else (30 + number, 28 + number)))
-    assert load(tmp_path).training.spec.shape == (16, 20, 1)
 
 
 def test_files_of_a_large_data_set_are_not_all_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
