@@ -15,6 +15,7 @@ from training.augment import Kind
 from training.config import Options
 from training.dataset import Dataset
 from training.provenance import code_version
+from training.recipe import Recipe
 
 WRITTEN = (
     "training.json", "metrics.csv", "curves.png", "samples.png", "samples", "checkpoints", "tensorboard", "skill.json",
@@ -24,6 +25,8 @@ WRITTEN = (
 
 DATA_FIELDS = ("manifest_hash", "labels_hash", "classes", "input", "label_counts")
 """Fields of config.json that change with the data."""
+RULED_FIELDS = ("augment", "pile_ramp")
+"""Fields that a rule of this version of prelabel chose from the data: an unfinished run keeps what it began with."""
 
 
 def check_folder(options: Options) -> None:
@@ -92,6 +95,9 @@ def open_run(options: Options, meta: dict[str, Any]) -> dict[str, Any] | None:
                 raise _other_run(directory, f"data whose {name} is", known[name], meta[name])
         if (summary := finished_run(directory)) is not None:
             return summary
+        for name in RULED_FIELDS:
+            if known.get(name, meta[name]) != meta[name]:
+                raise _other_run(directory, name, known[name], meta[name])
     write_text_atomically(directory / "config.json", json.dumps(meta, indent=2) + "\n")
     return None
 
@@ -105,8 +111,8 @@ def finished_run(directory: Path) -> dict[str, Any] | None:
     return summary
 
 
-def describe(options: Options, dataset: Dataset, kind: Kind) -> dict[str, Any]:
-    """Returns what config.json and every checkpoint say about the run."""
+def describe(options: Options, dataset: Dataset, kind: Kind, recipe: Recipe) -> dict[str, Any]:
+    """Returns what config.json and every checkpoint say about the run; the recipe as it is fitted to the data."""
     training = dataset.training
     return {
         "name": options.output.name,
@@ -118,6 +124,7 @@ def describe(options: Options, dataset: Dataset, kind: Kind) -> dict[str, Any]:
         "classes": list(training.classes),
         "input": dataclasses.asdict(training.spec),
         "augment": kind,
+        "pile_ramp": recipe.pile_ramp,
         "label_counts": np.bincount(training.labels, minlength=len(training.classes)).tolist(),
         "commit": code_version(),
         "tensorflow": tf.__version__,

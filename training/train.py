@@ -102,7 +102,7 @@ def train(options: Options) -> Summary:
     prior = class_prior(options.class_prior, data.classes, data.labels)  # an error here leaves the folder unclaimed
     if options.class_prior == "labelled" and options.labels is not None:
         logger.warning("--class-prior labelled is balanced here: --labels draws the same number for each class")
-    meta = describe(options, dataset, kind)
+    meta = describe(options, dataset, kind, recipe)
     finished = open_run(options, meta) if chief else None
     # Other hosts look into the folder when the chief has claimed it, and removed what `--overwrite` removes.
     if mean_over_hosts(strategy, float(finished is not None)) > 0.0 and finished is None:

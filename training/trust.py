@@ -26,8 +26,8 @@ DECAY = 0.98
 """The accuracy on labelled images is averaged over about 50 steps."""
 LEARNT = 0.5, 0.9
 """Skill on the labels that D learns from, up to which the pile waits, and from which on it waits no longer."""
-WAITS_FROM = 0.05
-"""Share of the run before which nothing waits: the pile's weight is a tenth then, and the average says little."""
+WAITS_FROM = 0.3125
+"""Share of the ramp before which nothing waits: the pile's weight is a tenth then, and the average says little."""
 
 
 def is_guarded(kind: Kind, images: Pixels, recipe: Recipe) -> bool:
@@ -104,7 +104,7 @@ def pile_ramp(state: State, done: tf.Tensor, ramp: float) -> tf.Tensor:
         return tf.ones([])
     waits, learnt = LEARNT
     known = tf.clip_by_value((seen_skill(state) - waits) / (learnt - waits), 0.0, 1.0)
-    return tf.square(tf.minimum(1.0, done / ramp)) * tf.where(done < WAITS_FROM, 1.0, known)
+    return tf.square(tf.minimum(1.0, done / ramp)) * tf.where(done < WAITS_FROM * ramp, 1.0, known)
 
 
 def pile_trust(state: State, most: float) -> tf.Tensor:

@@ -57,6 +57,7 @@ def test_a_run_leaves_everything_that_the_readme_names(finished: tuple[Path, Pat
     config = json.loads((run / "config.json").read_text())
     assert config["classes"] == ["0", "1", "2"]
     assert config["label_counts"] == [2, 2, 2]
+    assert config["pile_ramp"] == 0  # two labels a class: the pile weighs all from the first step
     for name in ("curves.png", "samples.png", "samples/step-00000006.png"):
         with Image.open(run / name) as image:
             assert image.width > 100
@@ -142,6 +143,20 @@ def test_changed_data_is_not_resumed(finished: tuple[Path, Path], tmp_path: Path
         train(options(other, tmp_path / "run"))
     moved = shutil.copytree(data, tmp_path / "moved")
     assert train(options(moved, tmp_path / "run"))["steps"] == 12
+
+
+@pytest.mark.parametrize(("name", "value"), [("augment", "natural"), ("pile_ramp", 0.16)])
+def test_a_run_that_another_rule_began_is_finished_or_refused(
+    finished: tuple[Path, Path], tmp_path: Path, name: str, value: object
+) -> None:
+    data, run = finished
+    shutil.copytree(run, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    (tmp_path / "run" / "config.json").write_text(json.dumps({**config, name: value}))
+    assert train(options(data, tmp_path / "run"))["steps"] == 12
+    (tmp_path / "run" / "training.json").unlink()
+    with pytest.raises(InputError, match=f"a run with {name} {value}, not {config[name]}"):
+        train(options(data, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("content", ['{"architectures": ["Bert"]}', "no json"])
