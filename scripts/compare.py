@@ -39,7 +39,7 @@ VARIANTS: dict[str, Variant] = {
     "supervised": Variant("supervised", "plain classifier of the book, labels alone"),
     "book": Variant("book", "SGAN of the book"),
     "default": Variant("default", "prelabel's default"),
-    # Up to five labels a class the default has no ramp.
+    # Up to five labels a class the default has a fifth of the ramp.
     "long-ramp": Variant("default", "default, with few labels a ramp as with many", ("ramp_labels=0",)),
     "half-ramp": Variant(
         "default", "default, with few labels a ramp half as long as with many", ("ramp_labels=0", "pile_ramp=0.08")

@@ -46,8 +46,8 @@ class Recipe:
     waits for the labels to be learnt (training.trust). 0: the whole weight at once. A pile that has to earn its weight
     grows as that says."""
     ramp_labels: float
-    """Mean number of labels a class up to which there is no such ramp; from twice as many on it is whole, in between a
-    part of it. 0: whole with any number."""
+    """Mean number of labels a class up to which the ramp has a fifth of its length; from twice as many on it is whole,
+    in between a part of it. 0: whole with any number."""
     information_weight: float
     """Weight of the mutual information between the classes of a weak and a strong view (Ji et al. 2019, eq. 3)."""
     realness_gate: bool

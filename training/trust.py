@@ -26,6 +26,8 @@ DECAY = 0.98
 """The accuracy on labelled images is averaged over about 50 steps."""
 LEARNT = 0.5, 0.9
 """Skill on the labels that D learns from, up to which the pile waits, and from which on it waits no longer."""
+SHORTEST = 0.2
+"""Share of the ramp that the fewest labels have: long enough to wait until they are learnt, too short to lead astray."""
 WAITS_FROM = 0.3125
 """Share of the ramp before which nothing waits: the pile's weight is a tenth then, and the average says little."""
 
@@ -82,13 +84,14 @@ def worth(known: Skill) -> float:
 def with_fitted_ramp(recipe: Recipe, labels: int, classes: int) -> Recipe:
     """Returns the recipe with a ramp of the pile's weight that fits the mean number of labels a class.
 
-    Up to `Recipe.ramp_labels` there is none, from twice as many on all of it. The fewer labels a class has, the more of
-    its styles have none, and what labels that lead have given to another class stays there: of MNIST with 20 or 50
-    labels, on some draws, the sevens with a bar among the threes.
+    Up to `Recipe.ramp_labels` it has a fifth of its length, from twice as many on all of it. The fewer labels a class
+    has, the more of its styles have none, and what labels that lead for long have given to another class stays there:
+    of MNIST with 20 or 50 labels, on some draws, the sevens with a bar among the threes. Without any ramp nothing waits
+    (`pile_ramp`), and classes of several shapes are lost instead.
     """
     if not recipe.ramp_labels:
         return recipe
-    share = min(1.0, max(0.0, labels / classes / recipe.ramp_labels - 1.0))
+    share = min(1.0, max(SHORTEST, labels / classes / recipe.ramp_labels - 1.0))
     return dataclasses.replace(recipe, pile_ramp=recipe.pile_ramp * share)
 
 

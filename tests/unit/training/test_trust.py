@@ -80,7 +80,7 @@ def test_the_pile_counts_for_more_along_its_ramp_and_then_for_all(state: State) 
     assert weights == pytest.approx([0, 1 / 16, 1 / 4, 1, 1, 1])
 
 
-@pytest.mark.parametrize(("labels", "ramp"), [(3, 0.0), (15, 0.0), (18, 0.04), (30, 0.2), (3000, 0.2)])
+@pytest.mark.parametrize(("labels", "ramp"), [(3, 0.04), (15, 0.04), (18, 0.04), (24, 0.12), (30, 0.2), (3000, 0.2)])
 def test_the_ramp_is_shorter_where_a_class_has_few_labels(labels: int, ramp: float) -> None:
     recipe = dataclasses.replace(RECIPE, pile_ramp=0.2, ramp_labels=5.0)
     assert with_fitted_ramp(recipe, labels, 3) == dataclasses.replace(recipe, pile_ramp=pytest.approx(ramp))
