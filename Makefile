@@ -134,7 +134,7 @@ compare: setup ## measure the figures of docs/quality.md again (hours); resumes 
 gpu-check: setup ## on a machine with a GPU: answers, images/s and memory of the CUDA path on runs/NAME/bundle
 	$(PY) -m scripts.gpu_check --model '$(RUN)/bundle' $(ARGS)
 
-other-data: setup ## measure the default preset on composed data sets that it was not tuned on (hours); resumes run by run
+other-data: setup ## measure the default preset, unchanged, on ten composed data sets (hours); resumes run by run
 	$(PY) -m scripts.other_data $(ARGS)
 
 soak: setup ## clients, abuse, SIGTERM and SIGKILL against a real server for 3 minutes: every request gets its answer or a clear error

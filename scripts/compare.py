@@ -49,9 +49,9 @@ VARIANTS: dict[str, Variant] = {
         "default", "the same, the pile's weight and the strong views alike in each step", (*FEWER, *CONSTANT)
     ),
     "short": Variant("default", "**short default**: 1,000 steps, alike in each step"),
-    "ramp": Variant("default", "the same, the pile's weight grows over 16 % of the run", ("pile_ramp=0.16",)),
+    "ramp": Variant("default", "short default, the pile's weight grows over 16 % of the run", ("pile_ramp=0.16",)),
     "view-decay": Variant(
-        "default", "the same, strong views decay to two fifths over the second half", ("view_decay=0.6",)
+        "default", "short default, strong views decay to two fifths over the second half", ("view_decay=0.6",)
     ),
     # What each part adds, from the labels alone to the default.
     "labels-augmented": Variant(

@@ -1,4 +1,4 @@
-"""Measures the default preset, unchanged, on data that it was not tuned on: `make other-data`. Resumes run by run.
+"""Measures the default preset, unchanged, on data other than MNIST: `make other-data`. Resumes run by run.
 
 Each composed set (scripts.composed_sets) is trained with `default` and with the same D on the labels alone under the
 same augmentation. Results go to docs/results/other_data.json; `make docs` renders them.

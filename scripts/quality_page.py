@@ -74,13 +74,16 @@ def records(runs: list[Entry]) -> str:
     lines = ["| labels | preset | mean error | sd | median | worst | draws | all draws |", "|" + "---|" * 8]
     for labels in sorted({run["labels"] for run in runs}):
         for preset in COLOURS:
-            values = [run["test_error"] for run in of(runs, preset, labels)]
+            members = of(runs, preset, labels)
+            values = [run["test_error"] for run in members]
             if values:
                 deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+                seeds = [run["seed"] for run in members]
+                which = "" if seeds == [*range(len(seeds))] else f" (draws {', '.join(map(str, seeds))})"
                 lines.append(
                     f"| {labels:,} | {name_of(preset)} | {statistics.mean(values):.2f} % | {deviation:.2f} "
                     f"| {statistics.median(values):.2f} % | {max(values):.2f} % | {len(values)} "
-                    f"| {' '.join(f'{value:.2f}' for value in values)} |"
+                    f"| {' '.join(f'{value:.2f}' for value in values)}{which} |"
                 )
     return "\n".join(lines)
 

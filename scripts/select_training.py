@@ -52,7 +52,7 @@ class Options:
     seeds: tuple[int, ...] = tuple(range(10))
     """Selections to run."""
     steps: int = 600
-    """Steps of a training: an eighth of the preset's, so that the 90 runs take hours and not days."""
+    """Steps of a training: less than a tenth of the preset's, so that the 90 runs take hours and not days."""
     side_by_side: int = 2
     """Runs at the same time, one thread each; 1 gives a run all cores."""
 
