@@ -27,7 +27,7 @@ DECAY = 0.98
 LEARNT = 0.5, 0.9
 """Skill on the labels that D learns from, up to which the pile waits, and from which on it waits no longer."""
 SHORTEST = 0.2
-"""Share of the ramp that the fewest labels have: long enough to wait until they are learnt, too short to lead astray."""
+"""Share of the ramp that the fewest labels have: long enough to wait until they are learnt, too short to mislead."""
 WAITS_FROM = 0.3125
 """Share of the ramp before which nothing waits: the pile's weight is a tenth then, and the average says little."""
 
