@@ -8,7 +8,9 @@ import pytest
 
 from prelabel.images import ImageSpec
 from support.datasets import squares, write_idx_dataset
+from support.short_runs import options
 from training.dataset import TrainingSet
+from training.train import train
 
 
 @pytest.fixture
@@ -29,3 +31,12 @@ def make_training_set() -> Callable[..., TrainingSet]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A data set and an uninterrupted run on it, which no test changes."""
+    root = tmp_path_factory.mktemp("finished")
+    data = write_idx_dataset(root / "data")
+    train(options(data, root / "run"))
+    return data, root / "run"
