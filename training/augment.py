@@ -135,14 +135,18 @@ def colour_may_tell_class(images: Pixels, labels: NDArray[np.int32]) -> bool:
 
 
 def fitted(recipe: Recipe, kind: Kind) -> Recipe:
-    """Returns the recipe for images of a kind: photographs have a step size and a feature grid of their own.
+    """Returns the recipe for images of a kind: photographs have a step size, batch and feature grid of their own.
 
     Their views are as strong to the end: more varies in them than the few labels show.
     """
     if kind not in PHOTOGRAPHS:
         return recipe
     return dataclasses.replace(
-        recipe, learning_rate=recipe.photo_learning_rate, feature_grid=recipe.photo_feature_grid, view_decay=0.0
+        recipe,
+        learning_rate=recipe.photo_learning_rate,
+        feature_grid=recipe.photo_feature_grid,
+        labelled_batch=recipe.photo_labelled_batch,
+        view_decay=0.0,
     )
 
 

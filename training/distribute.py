@@ -50,7 +50,7 @@ def check_cluster(text: str) -> None:
 
 def check_shares(recipe: Recipe, replicas: int) -> None:
     """Raises `InputError` where a batch of the recipe cannot be cut into equal shares."""
-    for name in ("labelled_batch", "unlabelled_batch", "generated_batch", "adversarial_batch"):
+    for name in ("labelled_batch", "photo_labelled_batch", "unlabelled_batch", "generated_batch", "adversarial_batch"):
         size = getattr(recipe, name)
         if size % replicas:
             wanted = -(-size // replicas) * replicas

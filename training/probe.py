@@ -25,7 +25,7 @@ from training.step import make_step
 from training.trust import Skill, skill
 
 FOLDS = 4
-SHARE_OF_STEPS = 0.3
+SHARE_OF_STEPS = 0.2
 """Steps of one fold, as a share of the run's: D learns late what to look at in a photograph. These steps are short."""
 SHARE_OF_MINUTES = 0.25
 """Share of `--minutes` that all folds may take."""

@@ -94,8 +94,9 @@ def train(options: Options) -> Summary:
         name = change.partition("=")[0]
         if getattr(recipe, name) != getattr(options.recipe(), name):
             logger.warning(
-                "--change %s has no effect on images that are taken for photographs: they have photo_learning_rate and "
-                "photo_feature_grid, and views that stay as strong; --augment digits would take them for drawn ones",
+                "--change %s has no effect on images that are taken for photographs: they have photo_learning_rate, "
+                "photo_labelled_batch and photo_feature_grid, and views that stay as strong; --augment digits would "
+                "take them for drawn ones",
                 change,
             )
     recipe = with_fitted_ramp(recipe, len(data.labels), len(data.classes))

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -173,14 +175,16 @@ def test_strong_views_keep_their_strength_over_half_the_run_and_lose_a_share_of_
     assert float(view_strength(tf.constant(1.0), 0.0)) == 1
 
 
-def test_photographs_have_a_step_size_a_feature_grid_and_steady_views_of_their_own() -> None:
-    recipe = changed(PRESETS["default"], ("learning_rate=5e-3", "photo_learning_rate=1e-3", "photo_feature_grid=2"))
+def test_photographs_have_a_step_size_a_batch_a_feature_grid_and_steady_views_of_their_own() -> None:
+    changes = ("learning_rate=5e-3", "photo_learning_rate=1e-3", "photo_feature_grid=2", "photo_labelled_batch=48")
+    recipe = changed(PRESETS["default"], changes)
     assert fitted(recipe, "digits").view_decay > 0 == fitted(recipe, "natural").view_decay
     for kind in ("digits", "recoloured-digits", "none"):
         assert fitted(recipe, kind) == recipe
     for kind in ("natural", "recoloured"):
-        assert (fitted(recipe, kind).learning_rate, fitted(recipe, kind).feature_grid) == (1e-3, 2)
-    assert fitted(PRESETS["book"], "natural").learning_rate == PRESETS["book"].learning_rate
+        photographs = fitted(recipe, kind)
+        assert (photographs.learning_rate, photographs.labelled_batch, photographs.feature_grid) == (1e-3, 48, 2)
+    assert fitted(PRESETS["book"], "natural") == dataclasses.replace(PRESETS["book"], feature_grid=1)
 
 
 def test_photographs_do_not_tell_places_apart() -> None:
