@@ -24,6 +24,9 @@ def main() -> int:
         directory, bundle = export_run(options)
     except (PrelabelError, OSError) as error:
         return report_error(error)
+    except KeyboardInterrupt:
+        print("interrupted: no bundle was written; give the same command again", file=sys.stderr)
+        return 130
     parity = bundle.parity
     print(f"bundle {directory}: model {bundle.model_id}, {len(bundle.classes)} classes, opset {bundle.opset}")
     print(

@@ -1,7 +1,7 @@
 """From a training run to a bundle directory: whole or not at all."""
 
 import logging
-import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,9 @@ def publish(
     if output.exists() and not (output / BUNDLE_FILE).exists():
         raise InputError(f"--output {output} exists and is no bundle: choose another folder")
     output.parent.mkdir(parents=True, exist_ok=True)
-    fresh, old = (output.with_name(f".{output.name}.{os.getpid()}.{suffix}") for suffix in ("new", "old"))
+    # At random: in containers a process that was killed and left its folder mostly had the number that this one has.
+    number = secrets.token_hex(8)
+    fresh, old = (output.with_name(f".{output.name}.{number}.{suffix}") for suffix in ("new", "old"))
     fresh.mkdir()
     try:
         files = {MODEL_FILE: model.SerializeToString(), **variants.files}

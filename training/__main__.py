@@ -18,8 +18,10 @@ def main() -> int:
     resume = None
     if sys.argv[1:2] == ["resume"]:
         resume = tyro.cli(Resume, prog="python -m training resume", args=sys.argv[2:])
+        output = resume.run
     else:
         options = tyro.cli(Options, prog="python -m training")
+        output = options.output
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
     # All three must be set before TensorFlow is imported, which --help does not wait for.
     share_cores()
@@ -35,7 +37,10 @@ def main() -> int:
     except (PrelabelError, OSError) as error:
         return report_error(error)
     except KeyboardInterrupt:
-        print(f"interrupted: go on with `python -m training resume {options.output}`", file=sys.stderr)
+        # Before the folder is claimed there is nothing to resume.
+        claimed = (output / "config.json").exists()
+        how = f"go on with `python -m training resume {output}`" if claimed else "give the same command again"
+        print(f"interrupted: {how}", file=sys.stderr)
         return 130
     for name in ("test_accuracy", "hidden_accuracy"):
         if summary[name] is not None:

@@ -28,7 +28,7 @@ def save_checkpoint(directory: Path, state: State, meta: dict[str, Any], step: i
     path = directory / f"step-{step:08d}.npz"
     write_atomically(path, lambda file: np.savez(file, allow_pickle=False, meta=np.array(text), **arrays))
     for old in list_checkpoints(directory)[:-KEEP]:
-        old.unlink()
+        old.unlink(missing_ok=True)
     return path
 
 

@@ -1,6 +1,7 @@
 """Decodes images while they are read, so that their files need not be in memory at the same time."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ import numpy as np
 from prelabel.errors import ImageError, InputError
 from prelabel.images import ImageSpec, Pixels, image_size_and_channels
 from prelabel.sources import Sample
+from training.memory import machine_memory_bytes
 
 MAX_IMAGE_SIZE_PX = 64
 """Larger images are brought to this side length unless the user says otherwise: CPU training has to end."""
@@ -18,6 +20,9 @@ USUAL_SHARE = 0.25
 """A size that so many images have is the data's own; where there is none, images are as they happened to be cut."""
 WAITING_BYTES = 1 << 30
 """So much of files is kept until the shape of images is chosen: all of a usual data set, the start of a huge one."""
+
+FLAT = 24
+"""Values, of 256, over which an image spreads that shows something: a faint photograph spreads over more."""
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +67,13 @@ class Collector:
     def _choose(self) -> ImageSpec:
         labelled = [sample for sample in self._waiting if sample.label is not None]
         spec = choose_spec(labelled or self._waiting, self._image_size)
+        wanted = self._most * math.prod(spec.shape)
+        if wanted > machine_memory_bytes():
+            shape = " x ".join(map(str, spec.shape))
+            raise InputError(
+                f"{self._most:,} images of {shape} take {wanted / 2**30:,.0f} GiB, and this machine has "
+                f"{machine_memory_bytes() / 2**30:,.0f}: give a smaller --max-unlabelled or --image-size"
+            )
         # Zero pages cost no memory until something is written to them.
         self._images = np.zeros((self._most, *spec.shape), np.uint8)
         self._spec = spec
@@ -76,6 +88,20 @@ class Collector:
         except ImageError as error:
             self.failed[self._count] = str(error)
         self._count += 1
+
+
+def warn_of_flat(images: Pixels, paths: Sequence[str]) -> None:
+    """Logs where most images (uint8 [n, H, W, C], n at least 1; 500 of them are looked at) show next to nothing."""
+    step = -(-len(images) // 500)
+    sample = images[::step]
+    ranges = np.ptp(sample.reshape(len(sample), -1), axis=1)
+    if (share := (ranges < FLAT).mean()) > 0.5:
+        flattest = int(ranges.argmin())
+        logger.warning(
+            "%.0f %% of the images are almost of one colour as they are read, for example %s (values %d to %d): "
+            "transparency is laid on black, and of 16-bit greys the upper 8 bits are taken; convert such images before",
+            100.0 * share, paths[flattest * step], sample[flattest].min(), sample[flattest].max(),
+        )  # fmt: skip
 
 
 def choose_spec(samples: Sequence[Sample], image_size: int | None) -> ImageSpec:

@@ -26,7 +26,8 @@ class Options:
 
     data: Path
     """A folder with labelled/<class>/ and unlabelled/ (and test/<class>/), Parquet with columns `image` and `label`,
-    tar shards, an .npz or a folder of them, IDX files (train-*, t10k-*), or a .txt list; on a disk or at a URL."""
+    tar shards, an .npz, a folder with train.npz (and test.npz), IDX files (train-*, t10k-*), or a .txt list; on a disk
+    or at a URL."""
     output: Path
     """The run's folder: config.json, metrics.csv, checkpoints, samples, curves.png, tensorboard."""
     labels: int | None = None
@@ -54,7 +55,8 @@ class Options:
     lists the fields."""
     strategy: Literal["none", "mirrored", "multi-worker"] = "none"
     """`mirrored`: all GPUs of this host; `multi-worker`: all hosts of TF_CONFIG, with the output folder on a disk that
-    they share. The batch is cut into shares, so results are those of one device up to rounding."""
+    they share. The batch is cut into shares, so results are those of one device up to
+    rounding, but for dropout (of `book` and `supervised`)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the networks; `auto` takes bfloat16 on GPUs that have it. Weights are float32 in any case."""
     max_unlabelled: int = 200_000
@@ -64,7 +66,8 @@ class Options:
     evaluate_every: int = 250
     """Steps between evaluations on training images whose labels are hidden, for the curves only."""
     overwrite: bool = False
-    """Start over where the folder holds another run; its bundle and predictions stay until they are made again."""
+    """Remove the run that the folder holds, this one or another, and start over; its bundle and predictions stay until
+    they are made again. Without it, an interrupted run goes on."""
     progress: Literal["auto", "json", "none"] = "auto"
     """How progress is shown."""
 

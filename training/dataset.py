@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from prelabel.errors import ImageError, InputError
 from prelabel.images import ImageSpec, Pixels
 from prelabel.sources import Source
-from training.collect import Collector
+from training.collect import Collector, warn_of_flat
 from training.splits import find_splits
 
 NO_LABEL = -1
@@ -127,6 +127,8 @@ def load_dataset(
     if not len(usable):
         example = f"{paths[pile[0]]}: {collector.failed[int(pile[0])]}"
         raise InputError(f"none of the {len(pile)} unlabelled images can be decoded, for example {example}")
+    unlabelled = images if len(usable) == len(images) else images[usable]  # a copy of a large pile may not fit
+    warn_of_flat(unlabelled, [paths[i] for i in usable])
     for k, name in enumerate(classes):
         if not (labels == k).any():
             first = names.index(name)
@@ -139,7 +141,7 @@ def load_dataset(
     return Dataset(
         manifest_hash=train.manifest_hash,
         labels_hash=hashlib.sha256(json.dumps(names).encode()).hexdigest(),
-        training=TrainingSet(classes, spec, images[shown], labels[shown], images[usable]),
+        training=TrainingSet(classes, spec, images[shown], labels[shown], unlabelled),
         hidden=Evaluation(images[hidden], labels[hidden]) if len(hidden) else None,
         test_source=test,
         skipped=tuple(f"{paths[i]}: {reason}" for i, reason in collector.failed.items()),

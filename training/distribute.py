@@ -2,7 +2,8 @@
 
 Every replica makes the whole batch of views and takes its share, so that random numbers are those of a single device;
 sums over the batch (batch statistics, the joint distribution, feature means) are taken over all replicas. Losses are
-therefore those of one device up to rounding, whatever the number of replicas.
+therefore those of one device up to rounding, whatever the number of replicas; but each replica drops out units of its
+own (`Recipe.dropout`).
 """
 
 import json

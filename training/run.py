@@ -1,21 +1,28 @@
 """The run's folder: whose it is, and what config.json and every checkpoint say about it."""
 
+import contextlib
 import dataclasses
 import json
+import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from prelabel.errors import InputError
+from prelabel.errors import InputError, TrainingError
 from prelabel.files import write_text_atomically
+from prelabel.storage import LOCK_FILE
+from prelabel.storage_local import LocalStorage
 from training.augment import Kind
 from training.config import Options
 from training.dataset import Dataset
 from training.provenance import code_version
 from training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 WRITTEN = (
     "training.json", "metrics.csv", "curves.png", "samples.png", "samples", "checkpoints", "tensorboard", "skill.json",
@@ -29,17 +36,30 @@ RULED_FIELDS = ("augment", "pile_ramp")
 """Fields that a rule of this version of prelabel chose from the data: an unfinished run keeps what it began with."""
 
 
-def check_folder(options: Options) -> None:
-    """Makes the run's folder, and checks the options against those of the run that it holds.
+SAME_RUN = ("options", "manifest_hash", "labels_hash")
+"""Fields that tell whether a checkpoint is of the run in config.json."""
+
+
+@contextlib.contextmanager
+def hold_folder(options: Options) -> Iterator[None]:
+    """Makes the run's folder and holds it, after its options were checked against those of the run that it holds.
 
     Raises:
-        InputError: The folder holds a run with other options, or something else.
+        InputError: The folder holds a run with other options, or something else; or another process trains into it.
     """
+    _check_folder(options)  # before the lock: nothing is written into what is somebody else's
+    with LocalStorage(options.output).lock():
+        _check_folder(options)
+        yield
+
+
+def _check_folder(options: Options) -> None:
     directory = options.output
-    directory.mkdir(parents=True, exist_ok=True)
     known = _read_config(directory)
     if known is None:
-        others = sorted(path.name for path in directory.iterdir())
+        names = sorted(path.name for path in directory.iterdir()) if directory.exists() else []
+        # What a process that was killed leaves of a file that it wrote is nobody's.
+        others = [name for name in names if name != LOCK_FILE and not (name[0] == "." and name.endswith(".tmp"))]
         if others:
             raise InputError(f"--output {directory} holds other files ({', '.join(others[:3])}): choose another folder")
         return
@@ -82,6 +102,7 @@ def open_run(options: Options, meta: dict[str, Any]) -> dict[str, Any] | None:
     directory = options.output
     known = _read_config(directory)
     if known is not None and options.overwrite:
+        logger.warning("--overwrite: the run in %s is removed, and training starts over", directory)
         for name in WRITTEN:
             path = directory / name
             if path.is_dir():
@@ -100,6 +121,16 @@ def open_run(options: Options, meta: dict[str, Any]) -> dict[str, Any] | None:
                 raise _other_run(directory, name, known[name], meta[name])
     write_text_atomically(directory / "config.json", json.dumps(meta, indent=2) + "\n")
     return None
+
+
+def check_same_run(checkpoint: Path, meta: dict[str, Any], run: dict[str, Any]) -> None:
+    """Raises `TrainingError` unless a checkpoint's `meta` is of the run that config.json describes."""
+    for name in SAME_RUN:
+        if meta.get(name, run[name]) != run[name]:
+            raise TrainingError(
+                f"checkpoint {checkpoint} is of another run: its {name} are not those in config.json; delete it, or "
+                "start over with --overwrite"
+            )
 
 
 def finished_run(directory: Path) -> dict[str, Any] | None:

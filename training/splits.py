@@ -15,6 +15,7 @@ from prelabel.sources import (
     warn_of_left_out,
 )
 from prelabel.sources.folder import LABELLED, UNLABELLED
+from prelabel.sources.idx import is_idx_images
 from prelabel.sources.parquet import is_table
 from prelabel.sources.tar import is_tar
 from prelabel.storage import Storage, open_storage, printable
@@ -32,16 +33,17 @@ def find_splits(path: Path | str) -> tuple[Source, Source | None]:
     if storage.kind() != "folder":
         return open_source(path), None
     names = storage.names()
-    if idx := [name for name in names if name.startswith("train-images")]:
-        test_idx = [name for name in names if name.startswith("t10k-images")]
+    idx = [name for name in names if name.startswith("train-images") and is_idx_images(name)]
+    if _labelled_folders(names):
+        # Beside them lie the files that they were unpacked from, predictions, lists of duplicates.
+        if beside := [name for name in names if is_tar(name) or is_table(name) or name == "train.npz" or name in idx]:
+            logger.warning("not read, since %s holds folders of images: %s", storage.shown(), ", ".join(beside[:3]))
+        return _folder_splits(storage, names)
+    if idx:
+        test_idx = [name for name in names if name.startswith("t10k-images") and is_idx_images(name)]
         return IdxSource(idx[0], storage), IdxSource(test_idx[0], storage) if test_idx else None
     if "train.npz" in names:
         return NpzSource("train.npz", storage), NpzSource("test.npz", storage) if "test.npz" in names else None
-    if _labelled_folders(names):
-        # Beside them lie the tar files that they were unpacked from, predictions, lists of duplicates.
-        if beside := [name for name in names if is_tar(name) or is_table(name)]:
-            logger.warning("not read, since %s holds folders of images: %s", storage.shown(), ", ".join(beside[:3]))
-        return _folder_splits(storage, names)
     splits = open_splits(storage, names)
     return _folder_splits(storage, names) if splits is None else splits
 

@@ -9,11 +9,10 @@ Resuming, in order:
    rows that follow are those of an uninterrupted run.
 """
 
+import contextlib
 import json
 import logging
 import math
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -37,12 +36,13 @@ from training.dataset import load_dataset, load_test
 from training.distribute import check_shares, is_chief, make_strategy, mean_over_hosts
 from training.evaluate import Classifier
 from training.health import Watch
+from training.memory import peak_memory_bytes
 from training.precision import choose_precision, precision
 from training.prior import class_prior
 from training.probe import pile_skill
-from training.recipe import labels_alone
+from training.recipe import Recipe, labels_alone
 from training.recorder import SAMPLES_PER_ROW, Recorder, Row, plot_curves
-from training.run import check_folder, describe, finished_run, open_run
+from training.run import check_same_run, describe, finished_run, hold_folder, open_run
 from training.state import Settler, State, build_state
 from training.step import make_step
 from training.trust import is_guarded, with_fitted_ramp, worth
@@ -63,18 +63,23 @@ def train(options: Options) -> Summary:
     """Runs or resumes a training and returns its summary, as written to training.json.
 
     Raises:
-        InputError: An option or the data cannot be used, or the folder holds another run.
+        InputError: An option or the data cannot be used, or the folder holds another run, or one that is going on.
         TrainingError: A loss is not finite, or a checkpoint cannot be read.
     """
-    imported_bytes = peak_memory_bytes()
     recipe = options.recipe()
     strategy = make_strategy(options.strategy)
     check_shares(recipe, strategy.num_replicas_in_sync)
     if options.minutes and options.strategy == "multi-worker":
         raise InputError("--minutes does not go with --strategy multi-worker: its hosts take the same --steps")
+    # Of several hosts one writes the folder, and holds it.
+    with hold_folder(options) if is_chief(strategy) else contextlib.nullcontext():
+        return _train(options, recipe, strategy)
+
+
+def _train(options: Options, recipe: Recipe, strategy: tf.distribute.Strategy) -> Summary:
+    """See `train`; the folder is this process's own."""
+    imported_bytes = peak_memory_bytes()
     chief = is_chief(strategy)
-    if chief:
-        check_folder(options)
 
     # Data: what training may see, what only evaluation may see.
     dataset = load_dataset(
@@ -153,7 +158,7 @@ def train(options: Options) -> Summary:
     start = 0
     sums: dict[str, float] = {}
     if existing := list_checkpoints(options.output / "checkpoints"):
-        start, sums, elapsed_s = resume(existing, state)
+        start, sums, elapsed_s = resume(existing, state, meta)
         logger.info("resuming after step %d", start)
     # Of several hosts, one writes the run's folder; what the others write, nobody needs.
     scratch = None if chief else tempfile.TemporaryDirectory(prefix="prelabel-worker-")
@@ -243,20 +248,22 @@ def warn_of_skipped(skipped: Sequence[str], what: str) -> None:
         logger.warning("skipped: %d more, %d %s in all", len(skipped) - SHOWN_SKIPPED, len(skipped), what)
 
 
-def resume(existing: list[Path], state: State) -> tuple[int, dict[str, float], float]:
+def resume(existing: list[Path], state: State, run: dict[str, Any]) -> tuple[int, dict[str, float], float]:
     """Loads the newest checkpoint that can be read; returns (steps done, metrics since the last row, seconds spent).
 
     Raises:
-        TrainingError: None can be read, or they are of other networks.
+        TrainingError: None can be read, or they are of other networks, or not of `run`, as config.json has it.
     """
     *older, path = existing
     try:
-        step, meta = load_checkpoint(path, state), read_meta(path)
+        meta = read_meta(path)
+        check_same_run(path, meta, run)
+        step = load_checkpoint(path, state)
     except TrainingError as error:
         if not older:
             raise
         logger.warning("%s; trying the checkpoint before", error)
-        return resume(older, state)
+        return resume(older, state, run)
     return step, meta["sums"], meta["elapsed_s"]
 
 
@@ -283,9 +290,3 @@ def generate(generator: keras.Model, latent: tf.Tensor) -> Pixels:
     images = generator(latent, training=False).numpy()
     pixels: Pixels = np.clip(np.rint((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
     return pixels
-
-
-def peak_memory_bytes() -> int:
-    """Returns the largest resident size of this process so far, TensorFlow's import included."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

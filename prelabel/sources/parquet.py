@@ -60,7 +60,7 @@ class ParquetSource:
     """Rows of Parquet files in the order of the files; the `id` column, or `<file stem>/<row>`, is the id.
 
     Wanted columns: `image` (binary, or struct with `bytes`); optional: `label` (string, or integer with or without
-    Hugging Face class names; null or -1 where unknown) and `id` (string or integer, unique).
+    Hugging Face class names; null, -1 or "" where unknown) and `id` (string or integer, unique).
     """
 
     def __init__(self, storage: Storage, names: Sequence[str]) -> None:
@@ -231,6 +231,8 @@ def _sample(row: dict[str, Any], file: _File, number: int) -> Sample:
             f", only a path ({named!r}): list such paths in a .txt" if named else ""
         )
     label = row.get(LABEL_COLUMN)
+    if label in ("", str(UNLABELLED)):  # what a table of strings has in the place of null and -1
+        label = None
     if isinstance(label, int):
         label = None if label == UNLABELLED else file.class_names[label] if file.class_names else str(label)
     return Sample(

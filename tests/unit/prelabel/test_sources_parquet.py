@@ -64,6 +64,7 @@ def test_kinds_of_labels(tmp_path: Path) -> None:
     assert labels(write(path, image=image, label=[3, None, -1])) == ["3", None, None]
     assert labels(write(path, image=image, label=pa.array(["b", "a", None]).dictionary_encode())) == ["b", "a", None]
     assert labels(write(path, image=image, label=pa.array(["b", "a", "a"], pa.large_string()))) == ["b", "a", "a"]
+    assert labels(write(path, image=image, label=["b", "", "-1"])) == ["b", None, None]
     assert labels(write(path, names("x", "y"), image=image, label=pa.nulls(3, pa.int8()))) == [None] * 3
     assert labels(
         write(path, {"info": {"features": {"label": {"dtype": "int64"}}}}, image=image, label=[0, 1, 2])

@@ -1,13 +1,17 @@
 """Which shape images are brought to."""
 
 import io
+import logging
 from collections.abc import Iterable
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from prelabel.errors import InputError
 from prelabel.sources import Sample
-from training.collect import choose_spec
+from training import collect
+from training.collect import Collector, choose_spec, warn_of_flat
 
 
 def samples(sizes: Iterable[tuple[int, int]]) -> list[Sample]:
@@ -46,3 +50,29 @@ def test_where_sizes_differ_no_odd_image_decides() -> None:
 def test_a_size_that_many_images_have_is_taken() -> None:
     sizes = [(20, 16) if n % 3 == 0 else (30 + n, 28 + n) for n in range(12)]
     assert choose_spec(samples(sizes), None).shape == (16, 20, 1)
+
+
+def test_more_images_than_memory_are_refused_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "machine_memory_bytes", lambda: 10 * 16 * 16)
+    for most, fits in ((10, True), (11, False)):
+        collector = Collector(16, most)
+        for sample in samples([(16, 16)] * 3):
+            collector.add(sample)
+        if fits:
+            assert collector.finish()[1].shape == (3, 16, 16, 1)
+        else:
+            with pytest.raises(InputError, match=r"11 images of 16 x 16 x 1 .* --max-unlabelled or --image-size"):
+                collector.finish()
+
+
+@pytest.mark.parametrize(("flat", "told"), [(5, False), (6, True)])
+def test_images_that_show_nothing_are_told_where_they_are_most(
+    flat: int, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    faint = np.tile(np.linspace(100, 130, 12, dtype=np.uint8), (10, 12, 1))[..., None]
+    faint[-flat:] = 7
+    with caplog.at_level(logging.WARNING):
+        warn_of_flat(faint, [f"{number}.png" for number in range(10)])
+    assert (
+        f"60 % of the images are almost of one colour as they are read, for example {10 - flat}.png" in caplog.text
+    ) is told

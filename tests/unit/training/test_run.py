@@ -5,13 +5,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from prelabel.errors import InputError
+from prelabel.errors import InputError, TrainingError
 from support.datasets import write_idx_dataset
 from support.short_runs import options
+from training.__main__ import main
 from training.checkpoint import list_checkpoints
-from training.run import options_of
+from training.run import SAME_RUN, hold_folder, options_of
 from training.train import train
 
 
@@ -74,6 +76,33 @@ def test_overwrite_removes_nothing_before_the_data_is_read(finished: tuple[Path,
     assert list_checkpoints(run / "checkpoints")
 
 
+def test_what_a_killed_process_left_of_its_first_file_is_nobody_s(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / ".config.json.0123456789abcdef.tmp").write_text("{")
+    assert train(options(finished[0], tmp_path, steps=1))["steps"] == 1
+
+
+def test_a_folder_that_another_process_trains_into_is_refused(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    data, _ = finished
+    with hold_folder(options(data, tmp_path)), pytest.raises(InputError, match="is being written by another"):
+        train(options(data, tmp_path))
+
+
+@pytest.mark.parametrize("name", SAME_RUN)
+def test_a_checkpoint_of_another_run_is_not_gone_on_with(
+    name: str, finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data, run = finished
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "training.json").unlink()
+    for path in list_checkpoints(tmp_path / "run" / "checkpoints"):
+        with np.load(path, allow_pickle=False) as content:
+            arrays = dict(content)
+        meta = {**json.loads(str(arrays.pop("meta"))), name: "another"}
+        np.savez(path, allow_pickle=False, meta=np.array(json.dumps(meta)), **arrays)
+    with pytest.raises(TrainingError, match=f"is of another run: its {name} are not.*--overwrite"):
+        train(options(data, tmp_path / "run"))
+
+
 def test_overwrite_starts_over(finished: tuple[Path, Path], tmp_path: Path) -> None:
     data, _ = finished
     train(options(data, tmp_path / "run", steps=2))
@@ -87,3 +116,34 @@ def test_a_run_is_resumed_by_its_folder_alone(finished: tuple[Path, Path], tmp_p
     assert options_of(run, tmp_path).data == tmp_path
     with pytest.raises(InputError, match="holds no training run"):
         options_of(tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "claimed", "advice"),
+    [
+        (["--data", "data", "--output", "run"], False, "give the same command again"),
+        (["--data", "data", "--output", "run"], True, "go on with `python -m training resume run`"),
+        (["resume", "run"], True, "go on with `python -m training resume run`"),
+        (["resume", "run"], False, "give the same command again"),
+    ],
+)
+def test_who_interrupts_a_run_is_told_how_to_go_on(
+    arguments: list[str],
+    claimed: bool,
+    advice: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["training", *arguments])
+    monkeypatch.setattr("training.train.train", interrupted)
+    monkeypatch.setattr("training.run.options_of", interrupted)
+    if claimed:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "config.json").write_text("{}")
+    assert main() == 130
+    assert f"interrupted: {advice}" in capsys.readouterr().err

@@ -71,10 +71,17 @@ def test_where_there_is_a_pile_other_folders_are_nobody_s_business(
     assert "raw" not in caplog.text
 
 
-@pytest.mark.parametrize("name", ["predictions.parquet", "photos.tar"])
-def test_tables_and_tar_files_beside_the_folders_are_not_read(
+@pytest.mark.parametrize(
+    "name", ["predictions.parquet", "photos.tar", "train.npz", "train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"]
+)
+def test_other_data_sets_beside_the_folders_are_not_read(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path, "labelled/a/1.png", "labelled/b/2.png", "unlabelled/3.png", name)
     assert len(ids(tmp_path)) == 3
     assert f"not read, since {tmp_path} holds folders of images: {name}" in caplog.text
+
+
+def test_a_folder_called_as_idx_files_are_is_a_folder(tmp_path: Path) -> None:
+    write(tmp_path, "labelled/a/1.png", "labelled/b/2.png", "unlabelled/3.png", "train-images/4.png")
+    assert len(ids(tmp_path)) == 3

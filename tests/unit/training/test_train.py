@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from prelabel.errors import InputError, TrainingError
+from prelabel.storage import LOCK_FILE
 from support.short_runs import options
 from training import budget, probe
 from training import train as loop
@@ -154,9 +155,9 @@ def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(
     content[len(content) // 2] ^= 0xFF
     last.write_bytes(content)
     state = build_state(make_training_set(), options(*finished).recipe(), 0)
-    assert loop.resume([good, last], state)[0] == read_meta(good)["step"]
+    assert loop.resume([good, last], state, read_meta(good))[0] == read_meta(good)["step"]
     with pytest.raises(TrainingError, match="--overwrite"):
-        loop.resume([last], state)
+        loop.resume([last], state, read_meta(good))
 
 
 def test_a_run_with_a_time_budget_ends_and_says_its_steps(
@@ -176,7 +177,7 @@ def test_a_run_with_a_time_budget_ends_and_says_its_steps(
 def test_a_wrong_class_prior_leaves_the_folder_free(finished: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="3 numbers over 0 wanted"):
         train(options(finished[0], tmp_path / "run", class_prior="1,2"))
-    assert list((tmp_path / "run").iterdir()) == []
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK_FILE]
 
 
 @pytest.mark.parametrize(("skill", "pile"), [(Skill(0.2, 0.1), False), (Skill(0.6, 0.1), True)])
