@@ -16,6 +16,7 @@ from typing import Literal
 from prelabel.engine import Engine
 from prelabel.errors import BundleError, ModelNotFoundError, PrelabelError, ServerUnavailableError
 from serving.config import Config
+from serving.failures import Failure, failed
 from serving.model import Model, start_model
 from serving.repository import Found, scan, select
 from serving.requests import Requests
@@ -74,8 +75,8 @@ class Models:
         self.requests = requests or Requests()
         self._served: dict[str, _Served] = {}
         """By version, the latest last."""
-        self._failed: dict[str, tuple[str, str]] = {}
-        """Version -> signature and error of what could not be loaded."""
+        self._failed: dict[str, Failure] = {}
+        """By version: what could not be loaded."""
         self._retiring: dict[asyncio.Task[None], _Served] = {}
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
@@ -93,15 +94,31 @@ class Models:
         return models
 
     async def open(self) -> None:
-        """Loads what is to be served.
+        """Loads what is to be served; in the place of a latest version that cannot be loaded, the one before.
+
+        So a server that starts anew serves what one that ran on would.
 
         Raises:
             PrelabelError: Nothing can be served: why the latest version cannot.
         """
         await self.reload()
         if not self._served:
-            raise BundleError(next(reversed(self._failed.values()))[1])
+            version, failure = next(reversed(self._failed.items()))
+            if self._config.versions == "latest":
+                await self._open_an_older_one()
+            if not self._served:
+                raise BundleError(failure.error)
+            self._failed = {version: failure}
+            extra = {"version": version, "serving": next(iter(self._served)), "reason": failure.error}
+            logger.error("the latest model was not loaded, an older one serves", extra=extra)
         self._opened = True
+
+    async def _open_an_older_one(self) -> None:
+        found = await asyncio.to_thread(scan, self._root)
+        for bundle in reversed(found[:-1]):
+            await self._load_one(bundle)
+            if self._served:
+                return
 
     @property
     def default(self) -> Model | None:
@@ -154,7 +171,7 @@ class Models:
         """Looks at the directory and brings what is served in line with it, also where who asks leaves before the end.
 
         Args:
-            retry_failed: Try bundles again that could not be loaded and have not changed since.
+            retry_failed: Try bundles again at once that could not be loaded and have not changed since.
 
         Raises:
             PrelabelError: The directory holds no bundle, or not the wanted versions. What was served stays served.
@@ -171,10 +188,10 @@ class Models:
             # The latest first: requests that name no version must not get an older one while the rest is loaded.
             for bundle in reversed(wanted):
                 served = self._served.get(bundle.version)
-                failed = self._failed.get(bundle.version)
+                before = self._failed.get(bundle.version)
                 if served is not None and served.signature == bundle.signature:
                     self._failed.pop(bundle.version, None)
-                elif retry_failed or failed is None or failed[0] != bundle.signature:
+                elif retry_failed or before is None or before.signature != bundle.signature or before.is_due:
                     await self._load_one(bundle)
                     self._served = {name: self._served[name] for name in self._in_order(names)}
             self._failed = {name: self._failed[name] for name in names if name in self._failed}
@@ -198,8 +215,10 @@ class Models:
             message = (
                 " ".join(str(error).split()) if known else f"{type(error).__name__}: {' '.join(str(error).split())}"
             )
-            self._failed[bundle.version] = bundle.signature, message
-            if self._opened or self._served:
+            before = self._failed.get(bundle.version)
+            self._failed[bundle.version] = failed(before, bundle.signature, message)
+            said = before is not None and before.error == message
+            if (self._opened or self._served) and not said:
                 logger.error("a model was not loaded", extra={"version": bundle.version, "reason": message})
             return
         self._failed.pop(bundle.version, None)
@@ -256,7 +275,7 @@ class Models:
                 served.users,
             )
             for served, state in states
-        ] + [Status(version, "failed", error=error) for version, (_, error) in self._failed.items()]
+        ] + [Status(version, "failed", error=failure.error) for version, failure in self._failed.items()]
 
     def hurry(self) -> None:
         """Lets no batch wait for company any more."""

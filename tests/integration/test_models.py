@@ -16,6 +16,7 @@ from prelabel.engine import Engine
 from prelabel.errors import BundleError, InputError
 from prelabel.v1 import admin_pb2 as admin_pb
 from prelabel.v1 import prelabel_pb2 as pb
+from serving import failures
 from serving.config import Config
 from serving.models import Models
 from support.versions import DRAINING, FAILED, SERVING, TENSOR, TOKEN, listed, load, serving
@@ -174,10 +175,50 @@ async def test_a_damaged_version_does_not_hinder_the_start_where_another_can_ser
         assert await listed(admin) == {"1": (SERVING, True), "2": (FAILED, False)}
         answer = await stub.Predict(pb.PredictRequest(tensor=TENSOR))
         assert np.argmax(answer.probabilities) == 2
-    with pytest.raises(BundleError, match="was changed after export"):
-        await Models(tmp_path, load, Config(tmp_path)).open()
     with pytest.raises(InputError, match="there is no 9"):
         await Models(tmp_path, load, Config(tmp_path, versions="9")).open()
+
+
+async def test_a_server_that_starts_beside_a_damaged_latest_version_serves_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_tiny_bundle(tmp_path / "1")
+    for version in ("2", "3"):
+        (write_tiny_bundle(tmp_path / version) / MODEL_FILE).write_bytes(b"")
+    with caplog.at_level(logging.ERROR):
+        async with serving(tmp_path) as (stub, admin):
+            assert await listed(admin) == {"1": (SERVING, True), "3": (FAILED, False)}
+            record = next(vars(one) for one in caplog.records if "an older one serves" in one.message)
+            assert (record["version"], record["serving"]) == ("3", "1")
+            assert "was changed after export" in record["reason"]
+            shutil.rmtree(tmp_path / "3")
+            mended = load_bundle(write_tiny_bundle(tmp_path / "3", "mended")).model_id
+            await admin.Reload(admin_pb.ReloadRequest())
+            assert (await stub.Predict(pb.PredictRequest(tensor=TENSOR))).model_id == mended
+    shutil.rmtree(tmp_path / "3")
+    shutil.rmtree(tmp_path / "1")
+    with pytest.raises(BundleError, match="was changed after export"):
+        await Models(tmp_path, load, Config(tmp_path)).open()
+
+
+async def test_a_bundle_that_was_looked_at_before_it_was_whole_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(failures, "RETRY_S", 0.0)
+    root, whole = tmp_path / "models", write_tiny_bundle(tmp_path / "whole", "new")
+    write_tiny_bundle(root / "1")
+    async with serving(root, reload_every_s=0.01) as (stub, admin):
+        (root / "2").mkdir()
+        shutil.copy(whole / BUNDLE_FILE, root / "2")
+        while len(seen := await listed(admin)) < 2:
+            await asyncio.sleep(0)
+        assert seen == {"1": (SERVING, True), "2": (FAILED, False)}
+        shutil.copy(whole / MODEL_FILE, root / "2")
+        while (await stub.GetModel(pb.GetModelRequest())).model_version == "1":
+            await asyncio.sleep(0)
+        assert FAILED not in {state for state, _ in (await listed(admin)).values()}
+    said = [one for one in caplog.records if one.message == "a model was not loaded"]
+    assert len({vars(one)["reason"] for one in said}) == len(said), "each reason is told once"
 
 
 async def test_the_admin_service_is_for_tokens_with_the_role_admin_only(
