@@ -51,7 +51,8 @@ class BulkConfig:
     retry_errors: bool = False
     """Predict the files that hold error rows again, whole, beside what is missing: once what caused them is mended."""
     shard_size: int = 4096
-    """Images per Parquet file. A kill loses at most one file's work; 10 million images are 2,442 files."""
+    """Images per Parquet file; 10 million images are 2,442. A kill loses the files in work: one, or, of decoding
+    processes, one for each and two that wait to be written."""
     batch_size: int = 256
     """Images per request, at most what the server allows: larger ones no longer gain throughput, and cost memory."""
     window: int = 4

@@ -151,6 +151,8 @@ def serve(descriptor: int) -> None:
             decoded.put(_Done())
         except (PrelabelError, OSError) as error:
             decoded.put(error)
+        except Exception as error:  # a fault of ours or of a library: its words, in an error that can be sent
+            decoded.put(WorkerError(f"a process that decodes images failed: {type(error).__name__}: {error}"))
 
 
 def _send_all(connection: Connection, decoded: "queue.Queue[_Message]") -> None:

@@ -39,7 +39,14 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Lets `write` fill a temporary file beside `path`, then renames it: readers see the old file or the new one.
 
     The file and its directory are synced, so the promise holds over a power loss as well as over a killed process.
+    Where `path` is a link to a file, that one is written.
+
+    Raises:
+        InputError: A device or a pipe lies at `path`, which cannot be written as a whole.
     """
+    _refuse_special(path)
+    if path.is_symlink():
+        path = path.resolve()
     # A number at random: on a shared disk, a process of the same number on another machine may write the same file.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
@@ -51,6 +58,24 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     fsync_directory(path.parent)
+
+
+def check_output(path: Path) -> None:
+    """Checks that a command can write the file of `--output`, which it does before its work.
+
+    Raises:
+        InputError: There is no folder for it, or something lies there that is no file.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"--output {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise InputError(f"--output {path} is a folder, and a file is written: name one")
+    _refuse_special(path)
+
+
+def _refuse_special(path: Path) -> None:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is a device or a pipe, and files are written whole or not at all: name a file")
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:

@@ -110,6 +110,13 @@ def is_url(where: str | Path) -> bool:
     return _URL.match(str(where)) is not None or _SHORTENED.match(str(where)) is not None
 
 
+def unshortened(url: str) -> str:
+    """Returns a URL with the slashes that it has lost: Path("s3://bucket") is s3:/bucket, Java writes file:/path."""
+    if not _SHORTENED.match(url):
+        return url
+    return url.replace(":/", ":///" if url.startswith("file:") else "://", 1)
+
+
 def open_storage(where: str | Path) -> Storage:
     """Opens the folder at a path or URL; it need not exist.
 
@@ -123,8 +130,7 @@ def open_storage(where: str | Path) -> Storage:
 
     if not is_url(where):
         return LocalStorage(Path(where))
-    if _SHORTENED.match(url):  # Path("s3://bucket") is s3:/bucket, and many options are paths
-        url = url.replace(":/", ":///" if url.startswith("file:") else "://", 1)
+    url = unshortened(url)
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     if "@" in host:  # they would be in every row, log and error

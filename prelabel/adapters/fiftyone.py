@@ -12,12 +12,11 @@ from prelabel.adapters.base import Format
 from prelabel.adapters.pictures import image_file, numbered_name
 from prelabel.adapters.rows import Conversion, Row
 from prelabel.adapters.text import details, to_json, write_lines
-from prelabel.errors import InputError
 from prelabel.files import new_directory
 
 
 def write(path: Path, conversion: Conversion) -> None:
-    """Writes the folder; error rows are samples without a label."""
+    """Writes the folder; error rows are samples without a label, if there is a file."""
     with new_directory(path) as folder:
         (folder / "data").mkdir()  # FiftyOne wants it, even with nothing in it
         write_lines(folder / "labels.json", _pieces(folder, conversion))
@@ -26,9 +25,9 @@ def write(path: Path, conversion: Conversion) -> None:
 def _pieces(folder: Path, conversion: Conversion) -> Iterator[str]:
     yield f'{{"classes": {to_json(conversion.classes)}, "labels": {{\n'
     comma = ""
-    for row, sample in conversion.items(errors=True, readable=True):
+    for row, sample in conversion.items(errors=True, readable=True, on_disk=True):
         if sample is None:
-            key = _absolute(row)
+            key = str(Path(row.path).resolve())
         else:
             content, suffix = image_file(sample)
             key = numbered_name(row, "")
@@ -36,12 +35,6 @@ def _pieces(folder: Path, conversion: Conversion) -> Iterator[str]:
         yield f"{comma}{to_json(key)}: {to_json(_target(row, conversion))}"
         comma = ",\n"
     yield "\n}}\n"
-
-
-def _absolute(row: Row) -> str:
-    if not Path(row.path).is_file():
-        raise InputError(f"{row.path} is no image file that FiftyOne could open here: give --images to copy the images")
-    return str(Path(row.path).resolve())
 
 
 def _target(row: Row, conversion: Conversion) -> dict[str, Any] | None:

@@ -191,12 +191,15 @@ class Conversion:
         """Class name -> its position in the label order."""
         return {name: k for k, name in enumerate(self.classes)}
 
-    def items(self, *, errors: bool, readable: bool = False) -> Iterator[tuple[Row, Sample | None]]:
+    def items(
+        self, *, errors: bool, readable: bool = False, on_disk: bool = False
+    ) -> Iterator[tuple[Row, Sample | None]]:
         """Yields the chosen rows, with the image of each where there is a source.
 
         Args:
             errors: Whether error rows are wanted; if not they are counted as skipped.
             readable: Whether an image that cannot be read any more makes its row skipped.
+            on_disk: Whether, where there is no source, a path that is no file of this machine does.
 
         Raises:
             InputError: Nothing is left to write, or the images changed since they were pre-labelled.
@@ -209,6 +212,8 @@ class Conversion:
                 tally.skipped["an error instead of a prediction"] += 1
             elif readable and sample is not None and sample.content is None:
                 tally.skipped["an image that cannot be read"] += 1
+            elif on_disk and self.source is None and not Path(row.path).is_file():
+                tally.skipped["a path that is no file here (--images copies images)"] += 1
             else:
                 tally.written += 1
                 tally.unlabelled += row.error is not None

@@ -21,6 +21,7 @@ from prelabel.adapters.base import Format
 from prelabel.adapters.rows import Conversion, Predictions, Selection, Tally
 from prelabel.commands.exits import EXIT_ERROR_ROWS
 from prelabel.errors import InputError
+from prelabel.files import check_output
 from prelabel.sources import open_source
 
 HELP = """Writes predictions in the format of an annotation tool or a data library.
@@ -110,10 +111,10 @@ def _check(options: Convert, chosen: Format) -> None:
     if not chosen.takes_prefix and options.image_url_prefix is not None:
         takers = ", ".join(sorted(one.name for one in FORMATS.values() if one.takes_prefix))
         raise InputError(f"--image-url-prefix has no meaning for --to {chosen.name}: it is for {takers}")
-    if not options.output.parent.is_dir():
+    if chosen.output == "file":
+        check_output(options.output)
+    elif not options.output.parent.is_dir():
         raise InputError(f"--output {options.output}: there is no folder {options.output.parent}")
-    if options.output.is_dir() and chosen.output == "file":
-        raise InputError(f"--output {options.output} is a folder, but --to {chosen.name} writes a file: name one")
 
 
 def _summary_text(options: Convert, tally: Tally) -> str:

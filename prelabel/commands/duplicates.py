@@ -14,6 +14,7 @@ from prelabel.duplicates.pairs import Near
 from prelabel.duplicates.table import DuplicatesInfo, read_duplicates, write_duplicates
 from prelabel.engine_base import usable_cores
 from prelabel.errors import InputError
+from prelabel.files import check_output
 from prelabel.progress import Progress, ProgressMode
 from prelabel.sources import open_source
 from prelabel.table import require_pyarrow
@@ -52,8 +53,7 @@ class Duplicates:
 def execute(options: Duplicates) -> int:
     """Does `prelabel duplicates`."""
     require_pyarrow()
-    if not options.output.parent.is_dir():
-        raise InputError(f"--output {options.output}: there is no folder {options.output.parent}")
+    check_output(options.output)
     try:  # rather than after every image was decoded
         tempfile.TemporaryFile(dir=options.output.parent).close()
     except OSError as error:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from prelabel.errors import InputError
+from prelabel.files import check_output
 from prelabel.report.make import Inputs, make_report
 
 HELP = """Makes one HTML page about predictions: lanes, contact sheets, calibration, confusions, errors, model card.
@@ -43,8 +43,7 @@ class Report:
 
 def execute(options: Report) -> int:
     """Does `prelabel report`."""
-    if not options.output.parent.is_dir():
-        raise InputError(f"--output {options.output}: there is no folder {options.output.parent}")
+    check_output(options.output)
     inputs = Inputs(
         options.predictions, options.images, options.bundle, options.labels, options.duplicates, options.run
     )

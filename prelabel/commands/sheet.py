@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prelabel.contact_sheet import sheet_of_predictions
-from prelabel.errors import InputError
+from prelabel.files import check_output
 from prelabel.sources import open_source
 
 HELP = """Draws predictions as one picture: per class the most certain, the least certain, the least real images.
@@ -27,8 +27,7 @@ class Sheet:
 
 def execute(options: Sheet) -> int:
     """Does `prelabel sheet`."""
-    if not options.output.parent.is_dir():
-        raise InputError(f"--output {options.output}: there is no folder {options.output.parent}")
+    check_output(options.output)
     sheet_of_predictions(options.output, options.predictions, open_source(options.input))
     print(options.output)
     return 0

@@ -15,7 +15,7 @@ from prelabel.reading import readable
 from prelabel.sources.base import Sample, spread
 from prelabel.sources.folder import is_image_name, label_of, to_sample
 from prelabel.sources.names import Names
-from prelabel.storage import Storage, is_url, locate, open_storage, printable
+from prelabel.storage import Storage, is_url, locate, open_storage, printable, unshortened
 from prelabel.storage_local import LocalStorage
 
 
@@ -59,6 +59,11 @@ class ListSource:
                     self._place(line)
                 except InputError as error:
                     raise InputError(f"{self._shown}, line {number}: {error}") from None
+            elif not isinstance(self._storage, LocalStorage) and posixpath.normpath(line).startswith("../"):
+                raise InputError(
+                    f"{self._shown}, line {number}: {printable(line)} leads out of the folder of the list, which an "
+                    "object store does not follow: write the whole URL"
+                )
             some_image = some_image or is_image_name(line)
             self._lines.append(line)
         if self._lines and not some_image:
@@ -70,7 +75,7 @@ class ListSource:
     def _place(self, line: str) -> tuple[Storage, str]:
         """Returns where a line's file lies."""
         if is_url(line):
-            scheme, _, rest = line.partition("://")
+            scheme, _, rest = unshortened(line).partition("://")
             host, _, name = rest.partition("/")
             root = f"{scheme}://{host}"
             if scheme == "file":  # as pathlib and browsers write it: what is no plain sign is escaped

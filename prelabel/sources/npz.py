@@ -34,7 +34,7 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 class NpzSource:
-    """`images` uint8 [n, h, w] or [n, h, w, 1 or 3]; `labels` [n] of integers (-1: unknown) or strings.
+    """`images` uint8 [n, h, w] or [n, h, w, 1 or 3]; `labels` [n] of integers or strings, -1 or "" where unknown.
 
     The ids are those of IDX files.
     """
@@ -136,8 +136,7 @@ class NpzSource:
 
     def _sample(self, row: int, pixels: NDArray[np.uint8]) -> Sample:
         label = None if self._labels is None else str(self._labels[row])
-        unlabelled = self._labels is not None and self._labels.dtype.kind == "i" and label == "-1"
-        return Sample(f"{row:06d}", f"{self._shown}#{row}", pixels, None if unlabelled or not label else label)
+        return Sample(f"{row:06d}", f"{self._shown}#{row}", pixels, None if label in ("", "-1") else label)
 
 
 def _fault(shape: tuple[int, ...]) -> str | None:

@@ -89,7 +89,7 @@ class ParquetSource:
                     check_labels(path, file.read([LABEL_COLUMN])[LABEL_COLUMN], classes)
                 if ID_COLUMN in columns:
                     ids.append(filled_ids(file.read([ID_COLUMN])[ID_COLUMN], _stem(name)))
-                groups = tuple(file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups))
+                groups = _group_rows(file)
             self._files.append(_File(name, path, size, start, groups, tuple(columns), classes))
             start += sum(groups)
         check_ids(ids)
@@ -157,6 +157,8 @@ class ParquetSource:
                 content = self._storage.open(file.name)
                 opened = pq.ParquetFile(content, buffer_size=READ_AHEAD_BYTES, pre_buffer=False)
             with content, opened:
+                if _group_rows(opened) != file.group_rows:
+                    raise InputError(f"{file.path} is another file than it was when it was opened: start again")
                 group_start = 0
                 for group, rows in enumerate(file.group_rows):
                     low, high = max(first - group_start, 0), min(last - group_start, rows)
@@ -242,6 +244,10 @@ def _sample(row: dict[str, Any], file: _File, number: int) -> Sample:
         label=label,
         error=error,
     )
+
+
+def _group_rows(file: Any) -> tuple[int, ...]:
+    return tuple(file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups))
 
 
 def is_table(name: str) -> bool:

@@ -174,13 +174,15 @@ def test_a_class_too_long_for_a_folder_is_an_error(tmp_path: Path) -> None:
 
 def test_fiftyone_without_images_names_them_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    directory = write_case(tmp_path / "predictions", Case(["a"], ["x/1.png"]))
-    with pytest.raises(InputError, match=r"pile/x/1\.png is no image file .*: give --images"):
+    directory = write_case(tmp_path / "predictions", Case(["a"], ["x/1.png", "x/2.png"]))
+    with pytest.raises(InputError, match=r"of 2 rows .* 2 have a path that is no file here \(--images copies images\)"):
         fiftyone.write(tmp_path / "out", conversion_of(directory))
     assert not (tmp_path / "out").exists()
     (tmp_path / "pile/x").mkdir(parents=True)
     (tmp_path / "pile/x/1.png").write_bytes(png(0))
-    fiftyone.write(tmp_path / "out", conversion_of(directory))
+    conversion = conversion_of(directory)
+    fiftyone.write(tmp_path / "out", conversion)
+    assert (conversion.tally.written, conversion.tally.skipped.total()) == (1, 1)
     labels: dict[str, Any] = json.loads((tmp_path / "out/labels.json").read_text())["labels"]
     assert list(labels) == [str(tmp_path / "pile/x/1.png")]
     assert list((tmp_path / "out/data").iterdir()) == []

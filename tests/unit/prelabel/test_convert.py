@@ -134,7 +134,7 @@ def test_files_are_replaced_and_folders_are_not(
     assert convert(audited, "huggingface", folder) == 2
     assert "is there already: choose a new or empty directory" in error_line(capsys)
     assert convert(audited, "csv", folder) == 2
-    assert "is a folder, but --to csv writes a file" in error_line(capsys)
+    assert "is a folder, and a file is written" in error_line(capsys)
     assert convert(audited, "csv", tmp_path / "no" / "where.csv") == 2
     assert f"there is no folder {tmp_path / 'no'}" in error_line(capsys)
 

@@ -70,9 +70,15 @@ class Away(Failing):
         raise OSError(5, "Input/output error")
 
 
+class Faulty(Failing):
+    def act(self) -> None:
+        raise IndexError("2 out of bounds")
+
+
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
+        (Faulty(47), WorkerError, "a process that decodes images failed: IndexError: 2 out of bounds"),
         (Dying(47), WorkerError, "a process that decodes images died.*fewer --decode-processes"),
         (Changed(47), InputError, "^pile changed$"),
         (Away(47), OSError, "Input/output error"),

@@ -9,7 +9,7 @@ from typing import IO
 import pytest
 
 from prelabel.errors import InputError
-from prelabel.files import new_directory, sha256_file, write_atomically, write_text_atomically
+from prelabel.files import check_output, new_directory, sha256_file, write_atomically, write_text_atomically
 
 
 class BrokenError(Exception):
@@ -140,3 +140,34 @@ def test_a_mount_point_is_refused_before_the_work(tmp_path: Path, monkeypatch: p
     ):
         pytest.fail("this is the work")
     assert [one.name for one in tmp_path.iterdir()] == ["mounted"]
+
+
+def test_a_link_stays_one_and_its_file_is_written(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for there in (True, False):
+        file, link = tmp_path / "data" / f"{there}.csv", tmp_path / f"{there}.csv"
+        if there:
+            file.write_text("old")
+        link.symlink_to(file)
+        write_text_atomically(link, "new")
+        assert link.is_symlink()
+        assert file.read_text() == "new"
+
+
+def test_a_pipe_is_refused_before_the_work_and_stays_one(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    for act in (check_output, lambda path: write_text_atomically(path, "x")):
+        with pytest.raises(InputError, match=r"is a device or a pipe.*name a file"):
+            act(path)
+    assert path.is_fifo()
+
+
+def test_an_output_that_cannot_be_a_file_is_refused_before_the_work(tmp_path: Path) -> None:
+    for path, message in (
+        (tmp_path, "is a folder, and a file is written"),
+        (tmp_path / "a" / "b", "there is no folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_output(path)
+    check_output(tmp_path / "new.csv")

@@ -41,7 +41,7 @@ def test_file_urls_are_read_as_pathlib_writes_them(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("a b.png", "Äpfel #1 50%.png", "\udcff.png")]
     for i, path in enumerate(paths):
         path.write_bytes(b"%d" % i)
-    urls = [path.as_uri() for path in paths]
+    urls = [paths[0].as_uri().replace("file:///", "file:/"), *(path.as_uri() for path in paths[1:])]
     source = open_source(write(tmp_path / "list.txt", *urls))
     found = list(source.read(0, 3))
     assert [one.content for one in found] == [b"0", b"1", b"2"]
@@ -69,6 +69,16 @@ def test_lists_from_windows_are_read(tmp_path: Path) -> None:
 def test_lists_that_cannot_be_used_name_the_line(tmp_path: Path, lines: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         open_source(write(tmp_path / "list.txt", *lines))
+
+
+def test_a_line_that_leads_out_of_a_folder_in_an_object_store_is_refused() -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe_file("/leads-out/lists/a.png", b"a")
+    store.pipe_file("/leads-out/lists/list.txt", b"x/../a.png\n")
+    assert [one.content for one in open_source("memory://leads-out/lists/list.txt").read(0, 1)] == [b"a"]
+    store.pipe_file("/leads-out/lists/list.txt", b"a.png\n../b.png\n")
+    with pytest.raises(InputError, match=r"line 2: \.\./b\.png leads out of the folder .* write the whole URL"):
+        open_source("memory://leads-out/lists/list.txt")
 
 
 def test_credentials_in_a_line_are_refused_and_not_repeated(tmp_path: Path) -> None:

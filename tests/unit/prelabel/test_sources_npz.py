@@ -51,7 +51,7 @@ def test_what_is_read_is_what_was_written(
     [
         (np.array([3, -1, 0]), ["3", None, "0"]),
         (np.array([3, 4, 0], np.uint8), ["3", "4", "0"]),
-        (np.array(["cat", "", "-1"]), ["cat", None, "-1"]),
+        (np.array(["cat", "", "-1"]), ["cat", None, None]),
     ],
 )
 def test_labels(tmp_path: Path, labels: NDArray[Any], wanted: list[str | None]) -> None:

@@ -280,6 +280,14 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
         list(source.read(0, 1))
 
 
+def test_a_file_that_is_another_one_now_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.parquet", image=[b"a", b"b"])
+    source = open_source(path)
+    write(path, image=[b"a"])
+    with pytest.raises(InputError, match=r"t\.parquet is another file than it was"):
+        list(source.read(1, 2))
+
+
 def test_the_manifest_changes_with_the_images(tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()
     first = open_source(write(tmp_path / "t.parquet", image=[b"a", b"b"])).manifest_hash
