@@ -11,6 +11,10 @@ from prelabel.errors import InputError
 Norm = Literal["none", "batch", "weight"]
 
 
+STEPS_THROUGH_LABELS = 10
+"""Steps in which a run goes through its labels once, where they are many."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Networks, losses and schedule. The presets below give every value; a value is the same for every data set."""
@@ -88,9 +92,21 @@ class Recipe:
     photo_feature_grid: int = 1
     """`feature_grid` of photographs, where a thing may be anywhere: drawn shapes, 300 labels alone, 2,500 steps, 65 %
     errors at 4 and 50 % at 1."""
+    labelled_growth: int = 3
+    """With many labels a step has up to so many times `labelled_batch` of them (`with_fitted_batch`); photographs' does
+    not grow. MNIST, 1,000 labels, hidden errors: .96 and .92 % with 32, .92 and .71 % with 96 (draws 6, 9)."""
     photo_labelled_batch: int = 96
     """`labelled_batch` of photographs, whose few labels' gradients are noisier: two kinds of drawn things, 100 labels
     alone, 3,000 steps, 45 % errors with 32 and 19 % with 96."""
+
+
+def with_fitted_batch(recipe: Recipe, labels: int) -> Recipe:
+    """Returns the recipe with as many labelled images in a step as the number of labels asks for.
+
+    A tenth of the labels, in whole multiples of `labelled_batch`: at least once and at most `labelled_growth` times it.
+    """
+    times = min(recipe.labelled_growth, max(1, labels // (STEPS_THROUGH_LABELS * recipe.labelled_batch)))
+    return dataclasses.replace(recipe, labelled_batch=times * recipe.labelled_batch)
 
 
 def labels_alone(recipe: Recipe) -> Recipe:
@@ -139,6 +155,7 @@ PRESETS: dict[str, Recipe] = {
         adam_beta_1=0.9,
         schedule="constant",
         ema_decay=0.0,
+        labelled_growth=1,
         photo_learning_rate=1e-3,
         photo_labelled_batch=32,
     ),
@@ -216,7 +233,8 @@ def changed(recipe: Recipe, changes: tuple[str, ...]) -> Recipe:
 
 _POSITIVE = ("width", "temperature", "learning_rate", "generator_learning_rate", "photo_learning_rate")
 _AT_LEAST_ONE = (
-    "steps", "labelled_batch", "latent_size", "feature_grid", "photo_feature_grid", "photo_labelled_batch"
+    "steps", "labelled_batch", "labelled_growth", "latent_size", "feature_grid", "photo_feature_grid",
+    "photo_labelled_batch",
 )  # fmt: skip
 _BELOW_ONE = ("dropout", "adam_beta_1", "ema_decay")
 _SHARES = ("pile_ramp", "view_decay")

@@ -32,7 +32,7 @@ WRITTEN = (
 
 DATA_FIELDS = ("manifest_hash", "labels_hash", "classes", "input", "label_counts")
 """Fields of config.json that change with the data."""
-RULED_FIELDS = ("augment", "pile_ramp")
+RULED_FIELDS = ("augment", "pile_ramp", "labelled_batch")
 """Fields that a rule of this version of prelabel chose from the data: an unfinished run keeps what it began with."""
 
 
@@ -156,6 +156,7 @@ def describe(options: Options, dataset: Dataset, kind: Kind, recipe: Recipe) -> 
         "input": dataclasses.asdict(training.spec),
         "augment": kind,
         "pile_ramp": recipe.pile_ramp,
+        "labelled_batch": recipe.labelled_batch,
         "label_counts": np.bincount(training.labels, minlength=len(training.classes)).tolist(),
         "commit": code_version(),
         "tensorflow": tf.__version__,

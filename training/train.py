@@ -40,7 +40,7 @@ from training.memory import peak_memory_bytes
 from training.precision import choose_precision, precision
 from training.prior import class_prior
 from training.probe import pile_skill
-from training.recipe import Recipe, labels_alone
+from training.recipe import Recipe, labels_alone, with_fitted_batch
 from training.recorder import SAMPLES_PER_ROW, Recorder, Row, plot_curves
 from training.run import check_same_run, describe, finished_run, hold_folder, open_run
 from training.state import Settler, State, build_state
@@ -104,7 +104,7 @@ def _train(options: Options, recipe: Recipe, strategy: tf.distribute.Strategy) -
                 "take them for drawn ones",
                 change,
             )
-    recipe = with_fitted_ramp(recipe, len(data.labels), len(data.classes))
+    recipe = with_fitted_ramp(with_fitted_batch(recipe, len(data.labels)), len(data.labels), len(data.classes))
     prior = class_prior(options.class_prior, data.classes, data.labels)  # an error here leaves the folder unclaimed
     if options.class_prior == "labelled" and options.labels is not None:
         logger.warning("--class-prior labelled is balanced here: --labels draws the same number for each class")

@@ -14,7 +14,7 @@ import pytest
 from prelabel.errors import InputError
 from support.datasets import write_idx_dataset
 from training.config import Options
-from training.recipe import PRESETS, changed
+from training.recipe import PRESETS, changed, with_fitted_batch
 from training.run import options_of
 from training.train import train, warn_of_skipped
 
@@ -85,3 +85,15 @@ def test_of_many_images_that_cannot_be_used_some_are_named(caplog: pytest.LogCap
         warn_of_skipped([f"{number}.png: broken" for number in range(700)], "images of the test split")
     assert len(caplog.records) == 6
     assert caplog.records[-1].getMessage() == "skipped: 695 more, 700 images of the test split in all"
+
+
+@pytest.mark.parametrize(
+    ("labels", "batch"), [(20, 32), (100, 32), (639, 32), (640, 64), (959, 64), (960, 96), (1_000, 96), (100_000, 96)]
+)
+def test_with_many_labels_a_step_has_a_tenth_of_them_in_multiples_that_devices_can_share(
+    labels: int, batch: int
+) -> None:
+    assert with_fitted_batch(PRESETS["default"], labels).labelled_batch == batch
+    assert with_fitted_batch(PRESETS["book"], labels) == PRESETS["book"]
+    halved = changed(PRESETS["default"], ("labelled_batch=16", "labelled_growth=2"))
+    assert with_fitted_batch(halved, labels).labelled_batch == (16 if labels < 320 else 32)

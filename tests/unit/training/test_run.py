@@ -44,7 +44,7 @@ def test_changed_data_is_not_resumed(finished: tuple[Path, Path], tmp_path: Path
     assert train(options(moved, tmp_path / "run"))["steps"] == 12
 
 
-@pytest.mark.parametrize(("name", "value"), [("augment", "natural"), ("pile_ramp", 0.16)])
+@pytest.mark.parametrize(("name", "value"), [("augment", "natural"), ("pile_ramp", 0.16), ("labelled_batch", 96)])
 def test_a_run_that_another_rule_began_is_finished_or_refused(
     finished: tuple[Path, Path], tmp_path: Path, name: str, value: object
 ) -> None:
