@@ -66,11 +66,16 @@ def check_output(path: Path) -> None:
     Raises:
         InputError: There is no folder for it, or something lies there that is no file.
     """
-    if not path.parent.is_dir():
-        raise InputError(f"--output {path}: there is no folder {path.parent}")
+    check_folder_of(path)
     if path.is_dir():
         raise InputError(f"--output {path} is a folder, and a file is written: name one")
     _refuse_special(path)
+
+
+def check_folder_of(path: Path) -> None:
+    """Raises `InputError` unless the folder is there that a file or folder of `--output` is to be made in."""
+    if not path.parent.is_dir():
+        raise InputError(f"--output {path}: there is no folder {path.parent}")
 
 
 def _refuse_special(path: Path) -> None:

@@ -35,7 +35,6 @@ DATA_FIELDS = ("manifest_hash", "labels_hash", "classes", "input", "label_counts
 RULED_FIELDS = ("augment", "pile_ramp", "labelled_batch")
 """Fields that a rule of this version of prelabel chose from the data: an unfinished run keeps what it began with."""
 
-
 SAME_RUN = ("options", "manifest_hash", "labels_hash")
 """Fields that tell whether a checkpoint is of the run in config.json."""
 

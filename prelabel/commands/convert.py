@@ -21,7 +21,7 @@ from prelabel.adapters.base import Format
 from prelabel.adapters.rows import Conversion, Predictions, Selection, Tally
 from prelabel.commands.exits import EXIT_ERROR_ROWS
 from prelabel.errors import InputError
-from prelabel.files import check_output
+from prelabel.files import check_folder_of, check_output
 from prelabel.sources import open_source
 
 HELP = """Writes predictions in the format of an annotation tool or a data library.
@@ -113,8 +113,8 @@ def _check(options: Convert, chosen: Format) -> None:
         raise InputError(f"--image-url-prefix has no meaning for --to {chosen.name}: it is for {takers}")
     if chosen.output == "file":
         check_output(options.output)
-    elif not options.output.parent.is_dir():
-        raise InputError(f"--output {options.output}: there is no folder {options.output.parent}")
+    else:
+        check_folder_of(options.output)
 
 
 def _summary_text(options: Convert, tally: Tally) -> str:
