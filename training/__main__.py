@@ -9,6 +9,7 @@ import tyro
 
 from prelabel.commands.exits import report_error
 from prelabel.errors import PrelabelError
+from prelabel.progress import JsonLines, write_end, write_summary
 from training.config import Options, Resume
 from training.threads import share_cores
 
@@ -22,7 +23,10 @@ def main() -> int:
     else:
         options = tyro.cli(Options, prog="python -m training")
         output = options.output
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+    as_json = (resume or options).progress == "json"
+    log = logging.StreamHandler(sys.stderr)
+    log.setFormatter(JsonLines() if as_json else logging.Formatter("%(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[log], level=logging.INFO)
     # All three must be set before TensorFlow is imported, which --help does not wait for.
     share_cores()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -35,12 +39,12 @@ def main() -> int:
             options = dataclasses.replace(options_of(resume.run, resume.data), progress=resume.progress)
         summary = train(options)
     except (PrelabelError, OSError) as error:
-        return report_error(error)
+        return report_error(error, as_json=as_json)
     except KeyboardInterrupt:
         # Before the folder is claimed there is nothing to resume.
         claimed = (output / "config.json").exists()
         how = f"go on with `python -m training resume {output}`" if claimed else "give the same command again"
-        print(f"interrupted: {how}", file=sys.stderr)
+        write_end("interrupted", how, as_json=as_json)
         return 130
     for name in ("test_accuracy", "hidden_accuracy"):
         if summary[name] is not None:
@@ -48,6 +52,7 @@ def main() -> int:
             print(
                 f"{name} {summary[name]:.4f}" + (f" ({left_out:,} test images could not be used)" if left_out else "")
             )
+    write_summary(summary, options.progress)
     print(f"trained {summary['steps']} steps in {summary['seconds']:.0f} s: {options.output}")
     return 0
 

@@ -46,7 +46,8 @@ class Options:
     """Kind of augmentation where the preset uses it: `digits` (shift, rotate, scale, shear on a plain background),
     `natural` (smaller moves, brightness and contrast), `recoloured-digits` and `recoloured` (the same in every hue),
     `none`; `auto` looks at the images' ground, and whether the labelled images' colours may tell their classes. Nothing
-    flips."""
+    flips. `digits` bends a little, the photographs' kinds blank a square; and these two kinds, `natural` and
+    `recoloured`, have the step size, batch and last feature map of photographs, all others those of drawn things."""
     class_prior: str = "balanced"
     """How often each class is in the pile: `balanced`; `estimated`, balanced at first and then what D finds;
     `labelled`, as the labelled images have it; or numbers in the order of the class names, such as 0.7,0.2,0.1."""
@@ -95,8 +96,10 @@ class Options:
             )
         if min(self.checkpoint_every, self.evaluate_every) < 1:
             raise InputError("--checkpoint-every and --evaluate-every must be 1 or more")
-        if self.minutes is not None and (steps := [one for one in self.change if one.startswith("steps=")]):
-            raise InputError(f"--change {steps[0]} and --minutes {self.minutes:g} exclude each other: give one of them")
+        steps = [one for one in self.change if one.startswith("steps=")]
+        for name, value in (("minutes", self.minutes), ("steps", self.steps)):
+            if steps and value is not None:
+                raise InputError(f"--change {steps[0]} and --{name} {value:g} exclude each other: give one of them")
         recipe = changed(PRESETS[self.preset], self.change)
         return recipe if self.steps is None else dataclasses.replace(recipe, steps=self.steps)
 

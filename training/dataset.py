@@ -182,7 +182,10 @@ def _draw(labels: NDArray[np.int32], classes: tuple[str, ...], label_count: int 
     if label_count is None:
         return np.flatnonzero(labels != NO_LABEL)
     if label_count < len(classes):
-        raise InputError(f"--labels {label_count} is less than one for each of the {len(classes)} classes")
+        raise InputError(
+            f"--labels {label_count} is less than one for each of the {len(classes)} classes: give at least "
+            f"{len(classes)}, or leave it out (`make train LABELS=`) to use all labels"
+        )
     generator = np.random.default_rng([seed, 0x1ABE1])
     chosen = []
     for k, name in enumerate(classes):
@@ -191,7 +194,8 @@ def _draw(labels: NDArray[np.int32], classes: tuple[str, ...], label_count: int 
         if len(of_class) < wanted:
             raise InputError(
                 f"class {name!r} has {len(of_class)} usable labels, but --labels {label_count} over "
-                f"{len(classes)} classes wants {wanted}: give more labels or a smaller --labels"
+                f"{len(classes)} classes wants {wanted}: leave --labels out (`make train LABELS=`) to use "
+                "all labels, or give a smaller one"
             )
         chosen.append(generator.choice(of_class, wanted, replace=False))
     return np.sort(np.concatenate(chosen))

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.recipe import Recipe
+from training.trust import LEARNT
+
 Row = dict[str, float]
 
 
@@ -19,8 +22,11 @@ class Sign:
     needs: tuple[str, ...]
     """Columns of metrics.csv."""
     seen: Callable[[Row], bool]
-    """In a row whose `class_entropy` is a share of what the class prior has."""
+    """In a row whose `class_entropy` is a share of what the class prior has, and which has `labelled_skill`."""
     advice: str
+    change: tuple[str, float] | None = None
+    """A field of the recipe, and a value that may help where it `lowers` the field, or else raises it."""
+    lowers: bool = False
 
 
 SIGNS = (
@@ -30,13 +36,15 @@ SIGNS = (
         ("class_entropy",),
         lambda row: row["class_entropy"] < 0.5,
         "most unlabelled images are put into few classes. If the pile really is like that, all is well; else look at "
-        "the labelled images (wrong labels, a class missing) or lower the weight: --change information_weight=1",
+        "the labelled images (wrong labels, a class missing)",
+        ("information_weight", 1.0),
+        lowers=True,
     ),
     Sign(
         "the labels are not learnt",
         1000,
         ("labelled_accuracy",),
-        lambda row: row["labelled_accuracy"] < 0.7,
+        lambda row: row["labelled_accuracy"] < 0.7 or row["labelled_skill"] < LEARNT[0],
         "D gets its own labelled images wrong: look for contradicting labels, a class that looks like another at this "
         "--image-size, or an --augment that destroys what tells classes apart",
     ),
@@ -53,15 +61,16 @@ SIGNS = (
         500,
         ("realness_real", "realness_fake"),
         lambda row: row["realness_real"] > 0.995 and row["realness_fake"] < 0.005,
-        "generated images are told from real ones without effort, so they teach D nothing: look at samples.png; a "
-        "larger G step size may help: --change generator_learning_rate=2e-3",
+        "generated images are told from real ones without effort, so they teach D nothing: look at samples.png",
+        ("generator_learning_rate", 2e-3),
     ),
     Sign(
         "G always wins",
         500,
         ("realness_real", "realness_fake"),
         lambda row: row["realness_fake"] > 0.95 and row["realness_real"] > 0.95,
-        "D takes all generated images for real, so `realness` will tell nothing: --change unsupervised_weight=1",
+        "D takes all generated images for real, so `realness` will tell nothing",
+        ("unsupervised_weight", 1.0),
     ),
 )
 
@@ -69,14 +78,19 @@ SIGNS = (
 class Watch:
     """Looks at each row of metrics and tells each sign once."""
 
-    def __init__(self, prior: NDArray[np.float32]) -> None:
-        """`prior`, float32 [K]: shares of the classes as they are expected in the pile."""
+    def __init__(self, prior: NDArray[np.float32], recipe: Recipe) -> None:
+        """`prior`, float32 [K]: shares of the classes as they are expected in the pile; `recipe`: the run's."""
         self._told: set[str] = set()
+        self._recipe, self._chance = recipe, 1.0 / len(prior)
         self._expected_entropy = float(-(prior * np.log(prior)).sum() / np.log(len(prior)))
 
     def look(self, row: Row) -> list[str]:
         """Returns a sentence for each sign that shows in this row for the first time."""
-        expected = {**row, "class_entropy": row.get("class_entropy", 1.0) / self._expected_entropy}
+        expected = {
+            **row,
+            "class_entropy": row.get("class_entropy", 1.0) / self._expected_entropy,
+            "labelled_skill": (row.get("labelled_accuracy", 1.0) - self._chance) / (1.0 - self._chance),
+        }
         found = [
             sign
             for sign in SIGNS
@@ -88,5 +102,15 @@ class Watch:
         self._told |= {sign.name for sign in found}
         return [
             f"step {row['step']:.0f}: {sign.name} ({', '.join(f'{n} {row[n]:.3f}' for n in sign.needs)}): {sign.advice}"
+            f"{self._change(sign)}"
             for sign in found
         ]
+
+    def _change(self, sign: Sign) -> str:
+        """Returns what to change, where this recipe has not got it already."""
+        if sign.change is None:
+            return ""
+        name, value = sign.change
+        now = getattr(self._recipe, name)
+        helps = now > value if sign.lowers else now < value
+        return f", or try --change {name}={value:g} ({now:g} now)" if helps else ""

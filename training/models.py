@@ -166,7 +166,7 @@ def build_generator(spec: ImageSpec, recipe: Recipe, seed: int) -> keras.Model:
     top, left = (4 * height - spec.height) // 2, (4 * width - spec.width) // 2
     if (4 * height, 4 * width) != (spec.height, spec.width):
         bottom, right = 4 * height - spec.height - top, 4 * width - spec.width - left
-        x = layers.Cropping2D(((top, bottom), (left, right)))(x)
+        x = layers.Cropping2D(((top, bottom), (left, right)), dtype="float32")(x)
     return keras.Model(latent, x, name="generator")
 
 

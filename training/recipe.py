@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import typing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -107,6 +108,32 @@ def with_fitted_batch(recipe: Recipe, labels: int) -> Recipe:
     """
     times = min(recipe.labelled_growth, max(1, labels // (STEPS_THROUGH_LABELS * recipe.labelled_batch)))
     return dataclasses.replace(recipe, labelled_batch=times * recipe.labelled_batch)
+
+
+def overridden_changes(changes: Sequence[str], given: Recipe, in_force: Recipe, *, photographs: bool) -> Iterator[str]:
+    """Yields a sentence for each `name=value` of `changes` in whose place the data's own value is in force.
+
+    Args:
+        changes: As `--change` has them.
+        given: The recipe with the changes.
+        in_force: The recipe that is trained with.
+        photographs: Whether the images are taken for photographs.
+    """
+    reasons = {
+        "labelled_batch": "it grows with the number of labels, labelled_growth=1 keeps it",
+        "pile_ramp": "it is shorter with few labels a class, ramp_labels=0 keeps it",
+    }
+    of_photographs = (
+        "images that are taken for photographs have photo_learning_rate, photo_labelled_batch and photo_feature_grid, "
+        "and views that stay as strong; --augment digits would take them for drawn ones"
+    )
+    for change in changes:
+        name = change.partition("=")[0]
+        value = getattr(in_force, name)
+        if getattr(given, name) != value:
+            reason = of_photographs if photographs and name != "pile_ramp" else reasons[name]
+            shown = f"{value:g}" if isinstance(value, float) else value
+            yield f"--change {change} has no effect, {name}={shown} is in force: {reason}"
 
 
 def labels_alone(recipe: Recipe) -> Recipe:

@@ -27,7 +27,7 @@ from prelabel.errors import InputError, TrainingError
 from prelabel.files import write_text_atomically
 from prelabel.images import Pixels
 from prelabel.progress import Progress
-from training.augment import choose_kind, fitted
+from training.augment import PHOTOGRAPHS, choose_kind, fitted
 from training.batches import BalancedSampler, EpochSampler
 from training.budget import TIMED_STEPS, Budget
 from training.checkpoint import list_checkpoints, load_checkpoint, read_meta, save_checkpoint
@@ -36,11 +36,11 @@ from training.dataset import load_dataset, load_test
 from training.distribute import check_shares, is_chief, make_strategy, mean_over_hosts
 from training.evaluate import Classifier
 from training.health import Watch
-from training.memory import peak_memory_bytes
+from training.memory import peak_memory_bytes, too_little_memory
 from training.precision import choose_precision, precision
 from training.prior import class_prior
 from training.probe import pile_skill
-from training.recipe import Recipe, labels_alone, with_fitted_batch
+from training.recipe import Recipe, labels_alone, overridden_changes, with_fitted_batch
 from training.recorder import SAMPLES_PER_ROW, Recorder, Row, plot_curves
 from training.run import check_same_run, describe, finished_run, hold_folder, open_run
 from training.state import Settler, State, build_state
@@ -64,7 +64,7 @@ def train(options: Options) -> Summary:
 
     Raises:
         InputError: An option or the data cannot be used, or the folder holds another run, or one that is going on.
-        TrainingError: A loss is not finite, or a checkpoint cannot be read.
+        TrainingError: A loss is not finite, a checkpoint cannot be read, or the device has too little memory.
     """
     recipe = options.recipe()
     strategy = make_strategy(options.strategy)
@@ -73,7 +73,10 @@ def train(options: Options) -> Summary:
         raise InputError("--minutes does not go with --strategy multi-worker: its hosts take the same --steps")
     # Of several hosts one writes the folder, and holds it.
     with hold_folder(options) if is_chief(strategy) else contextlib.nullcontext():
-        return _train(options, recipe, strategy)
+        try:
+            return _train(options, recipe, strategy)
+        except tf.errors.ResourceExhaustedError as error:
+            raise too_little_memory(error.message, recipe) from error
 
 
 def _train(options: Options, recipe: Recipe, strategy: tf.distribute.Strategy) -> Summary:
@@ -95,16 +98,9 @@ def _train(options: Options, recipe: Recipe, strategy: tf.distribute.Strategy) -
     if kind == "auto":
         kind = choose_kind(data.unlabelled, data.labelled, data.labels)
     recipe = fitted(recipe, kind)
-    for change in options.change:
-        name = change.partition("=")[0]
-        if getattr(recipe, name) != getattr(options.recipe(), name):
-            logger.warning(
-                "--change %s has no effect on images that are taken for photographs: they have photo_learning_rate, "
-                "photo_labelled_batch and photo_feature_grid, and views that stay as strong; --augment digits would "
-                "take them for drawn ones",
-                change,
-            )
     recipe = with_fitted_ramp(with_fitted_batch(recipe, len(data.labels)), len(data.labels), len(data.classes))
+    for overridden in overridden_changes(options.change, options.recipe(), recipe, photographs=kind in PHOTOGRAPHS):
+        logger.warning("%s", overridden)
     prior = class_prior(options.class_prior, data.classes, data.labels)  # an error here leaves the folder unclaimed
     if options.class_prior == "labelled" and options.labels is not None:
         logger.warning("--class-prior labelled is balanced here: --labels draws the same number for each class")
@@ -168,7 +164,7 @@ def _train(options: Options, recipe: Recipe, strategy: tf.distribute.Strategy) -
     settler = Settler(state.teacher, data.unlabelled if recipe.unlabelled_batch else data.labelled)
     labelled = BalancedSampler(data.labels, recipe.labelled_batch, options.seed)
     unlabelled = EpochSampler(len(data.unlabelled), recipe.unlabelled_batch, options.seed)
-    watch = Watch(prior)
+    watch = Watch(prior, recipe)
     latent = tf.random.stateless_normal([SAMPLES_PER_ROW, recipe.latent_size], [options.seed, 7])
 
     # The loop.

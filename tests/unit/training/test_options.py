@@ -4,7 +4,9 @@ import dataclasses
 import gzip
 import json
 import logging
+import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,14 @@ import pytest
 
 from prelabel.errors import InputError
 from support.datasets import write_idx_dataset
+from training import __main__ as command
+from training.augment import fitted
 from training.config import Options
-from training.recipe import PRESETS, changed, with_fitted_batch
+from training.memory import too_little_memory
+from training.recipe import PRESETS, changed, overridden_changes, with_fitted_batch
 from training.run import options_of
 from training.train import train, warn_of_skipped
+from training.trust import with_fitted_ramp
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +45,56 @@ def test_a_time_and_a_number_of_steps_exclude_each_other_however_they_are_given(
     chosen = Options(Path("data"), Path("run"), minutes=5.0, change=("steps=60",))
     with pytest.raises(InputError, match="--change steps=60 and --minutes 5 exclude each other"):
         chosen.recipe()
+    with pytest.raises(InputError, match="--change steps=60 and --steps 1000 exclude each other"):
+        dataclasses.replace(chosen, minutes=None, steps=1000).recipe()
+
+
+def test_a_change_that_the_data_overrides_is_told_with_what_keeps_it() -> None:
+    changes = ("labelled_batch=16", "pile_ramp=0.1", "dropout=0.1")
+    given = changed(PRESETS["default"], changes)
+    many = with_fitted_ramp(with_fitted_batch(given, 1000), 1000, 10)
+    (batch,) = overridden_changes(changes, given, many, photographs=False)
+    assert "--change labelled_batch=16 has no effect, labelled_batch=48 is in force" in batch
+    assert "labelled_growth=1 keeps it" in batch
+    few = with_fitted_ramp(with_fitted_batch(given, 20), 20, 10)
+    (ramp,) = overridden_changes(changes, given, few, photographs=False)
+    assert "pile_ramp=0.02 is in force" in ramp
+    assert "ramp_labels=0 keeps it" in ramp
+    (photographs,) = overridden_changes(changes, given, fitted(given, "natural"), photographs=True)
+    assert "labelled_batch=96 is in force" in photographs
+    assert "photo_labelled_batch" in photographs
+    kept = changed(given, ("labelled_growth=1", "ramp_labels=0"))
+    in_force = with_fitted_ramp(with_fitted_batch(kept, 1000), 20, 10)
+    assert list(overridden_changes(changes, kept, in_force, photographs=False)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        ((), "a smaller --image-size or `--change unlabelled_batch=64`, or set CUDA"),
+        (("unlabelled_batch=64",), "`--change unlabelled_batch=32 adversarial_batch=32`"),
+        (("unlabelled_batch=0", "adversarial_batch=0", "adversarial_weight=0"), "a smaller --image-size, or set CUDA"),
+    ],
+)
+def test_the_way_out_of_too_little_memory_can_be_gone(change: tuple[str, ...], advice: str) -> None:
+    recipe = changed(PRESETS["default"], change)
+    said = str(too_little_memory("OOM when allocating\nand much more", recipe))
+    assert advice in said
+    assert "(OOM when allocating)" in said
+    for words in re.findall(r"--change ([^`]*)`", said):
+        changed(recipe, tuple(words.split()))
+
+
+def test_errors_are_objects_where_progress_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", str(tmp_path / "none"), "--output", str(tmp_path / "run"), "--progress", "json"]
+    monkeypatch.setattr(sys, "argv", ["training", *words])
+    monkeypatch.setattr(command, "share_cores", lambda: None)
+    assert command.main() == 2
+    event = json.loads(capsys.readouterr().err)
+    assert event["event"] == "error"
+    assert "does not exist" in event["text"]
 
 
 def test_the_book_without_a_generator_learns_from_the_labels(data: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from prelabel.errors import InputError, TrainingError
@@ -119,6 +120,17 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_losses(
     with pytest.raises(TrainingError, match=r"diverged in step 7: .*loss_supervised nan"):
         train(options(data, tmp_path / "run"))
     assert [read_meta(path)["step"] for path in list_checkpoints(tmp_path / "run/checkpoints")] == [4]
+
+
+def test_a_device_with_too_little_memory_is_told_with_what_to_do(
+    finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make_step(*_: Any) -> Any:
+        return lambda *_: tf.zeros([2**50])  # no machine has a petabyte
+
+    monkeypatch.setattr(loop, "make_step", make_step)
+    with pytest.raises(TrainingError, match=r"device's memory \(.*OOM.*--image-size.*unlabelled_batch="):
+        train(options(finished[0], tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
