@@ -51,6 +51,8 @@ FROM serve-python AS serve
 COPY --from=serve-build /opt/venv /opt/venv
 COPY --from=serve-build /app /app
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# Not arguments of the entry point: `docker run -e`, and those of `docker run`, change them.
+ENV PRELABEL_OPTION_MODEL=/model PRELABEL_OPTION_HOST=0.0.0.0 PRELABEL_OPTION_PORT=50051
 WORKDIR /app
 USER 10001:10001
 # A bundle is mounted at /model, read-only; for one that is exported anew while it is served, the folder above it, with --model.
@@ -60,7 +62,7 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
   CMD ["python", "-m", "serving.health", "--address", "127.0.0.1:50051"]
 # The exec form: Python is process 1 and gets SIGTERM itself. Arguments of `docker run` replace those of CMD.
-ENTRYPOINT ["python", "-m", "serving", "--model", "/model", "--host", "0.0.0.0", "--port", "50051"]
+ENTRYPOINT ["python", "-m", "serving"]
 CMD ["--device", "auto"]
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="prelabel-serve" \

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from prelabel.errors import ImageError, InputError
+from prelabel.jpeg_scans import has_more_scans
 
 Pixels = NDArray[np.uint8]
 """uint8 [H, W, C] or [B, H, W, C], 0..255."""
@@ -25,6 +26,10 @@ RESIZE_RULE = "stretch-bilinear"
 MAX_IMAGE_PIXELS = 64_000_000
 """Images with more pixels are refused before they are decoded (decompression bombs). Pillow keeps colours in four bytes
 a pixel, and at most one converted copy beside them: 512 MB."""
+
+_MAX_SCANS = 64
+"""Passes over the picture of a JPEG file: each costs as much as a scan with something in it, however short it is.
+libtiff has such a limit for those inside of TIFF."""
 
 _STRIP_PIXELS = 1 << 18
 """Pixels of which transparency is resolved at a time."""
@@ -85,8 +90,8 @@ def decode_image(data: bytes, spec: ImageSpec, max_pixels: int = MAX_IMAGE_PIXEL
         uint8 [H, W, C], 0..255.
 
     Raises:
-        ImageError: The bytes are empty, truncated, no image, animated, of floating-point pixels, or decode to more than
-            `max_pixels`.
+        ImageError: The bytes are empty, truncated, no image, animated, of floating-point pixels, decode to more than
+            `max_pixels`, or take more than 64 passes to decode.
     """
     with _decoding(data, max_pixels):
         image = _to_mode(_open(data, max_pixels), "L" if spec.channels == 1 else "RGB")
@@ -164,6 +169,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=_FORMATS)
     if image.width * image.height > max_pixels:
         raise ImageError(f"{image.width} x {image.height} pixels are over the limit of {max_pixels} pixels")
+    if image.format in {"JPEG", "MPO"} and has_more_scans(data, _MAX_SCANS):
+        raise ImageError(f"the JPEG file has more scans than the limit of {_MAX_SCANS}: save it anew, with one")
     # A camera's JPEG may carry previews or depth maps behind the picture (MPO); elsewhere no frame is the main one.
     # Whether there are more, not how many: to count the pages of a TIFF takes time with the square of their number.
     if image.format != "MPO" and getattr(image, "is_animated", False):

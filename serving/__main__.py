@@ -23,8 +23,13 @@ logger = logging.getLogger("serving")
 async def serve(config: Config) -> int:
     """Serves until SIGTERM or SIGINT, then answers what is in flight and returns the exit status."""
     stop = process.stop_event()
+    config = process.allow_connections(config)
     models = Models(config.model, lambda directory: process.load(directory, config), config)
-    await models.open()
+    if not await process.comes_before(models.open(), stop):
+        logger.info("stopped before the models were loaded")
+        logging.shutdown()
+        # A runtime at work cannot be interrupted, and its thread would be waited for: with TensorRT for minutes.
+        os._exit(0)
     server = Server(models, config)
     await server.start()
     try:

@@ -9,6 +9,7 @@ import grpc.aio
 
 from prelabel.errors import AccessError, OverloadedError
 from serving.errors import retry_hint, to_status
+from serving.messages import Unreadable
 from serving.rates import RateLimiter, caller_of
 from serving.tokens import Principal, Tokens, parse_bearer
 from serving.watched import Watched
@@ -79,7 +80,7 @@ class Access:
     def _unary(self, handle: Callable[..., Awaitable[Any]], method: str, count: Count) -> Callable[..., Any]:
         async def call(request: Any, context: Any) -> Any:
             try:
-                self._limiter.take(self._caller(context), count(request))
+                self._limiter.take(self._caller(context), _cost(count, request))
             except OverloadedError as error:
                 status = (*to_status(error, method), (*context.trailing_metadata(), *retry_hint(error)))
             else:
@@ -95,7 +96,7 @@ class Access:
                 # A stream may live for hours, and longer than its token.
                 if self._tokens is not None and self._principal(token) is None:
                     raise AccessError(_UNAUTHENTICATED)
-                self._limiter.take(caller, count(request))
+                self._limiter.take(caller, _cost(count, request))
                 yield request
 
         async def call(requests: AsyncIterator[Any], context: Any) -> None:
@@ -106,6 +107,11 @@ class Access:
     def _caller(self, context: Any) -> str:
         principal = None if self._tokens is None else self._principal(_token(context.invocation_metadata()))
         return caller_of(context.peer()) if principal is None else f"token {principal.name}"
+
+
+def _cost(count: Count, request: Any) -> int:
+    # Bytes that are no request cost one image, as wrong requests do: the event loop had to look at them.
+    return 1 if isinstance(request, Unreadable) else count(request)
 
 
 def _service(method: str) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 from prelabel.errors import BundleError, InputError
 from prelabel.v1 import admin_pb2 as pb
 from prelabel.v1.admin_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
-from serving.models import Models, State, Status
+from serving.model_status import State, Status
+from serving.models import Models
 
 ADMIN_SERVICE = "prelabel.v1.AdminService"
 

@@ -51,7 +51,8 @@ class Config:
     max_queue_images: int = 65536
     """Most unanswered images: a few seconds of work for a small net on a CPU. More are refused: try again later."""
     max_queue_mib: int = 512
-    """Most unanswered pixels in MiB: bounds the server's memory whatever the size of the images."""
+    """Most unanswered pixels in MiB: bounds the server's memory whatever the size of the images. Like the limit of
+    images for each version that is loaded."""
     instances: int = 0
     """Inferences at the same time, each on one CPU core; 0: one for each core, or 2 on each GPU (copy and compute). Of
     several processes: in each of them, and 0 shares the cores out."""
@@ -78,9 +79,10 @@ class Config:
     max_image_pixels: int = MAX_IMAGE_PIXELS
     """Image files with more pixels are refused by their header: a file of 100 KB can hold gigabytes. One takes up to 8
     bytes a pixel while it is decoded (512 MB), which no limit of the queue counts, in as many threads as there are
-    cores."""
+    cores (several processes share them out), for each version that is loaded."""
     max_connections: int = 4096
-    """Most connections; each takes a file descriptor (`ulimit -n` must allow them) and some memory."""
+    """Most connections; each takes a file descriptor and some memory. The server raises its own limit of open files as
+    far as the system lets it (`ulimit -Hn`), and takes fewer connections where that is not enough."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level of the log lines (JSON, on stderr)."""
     config: Path | None = None

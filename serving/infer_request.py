@@ -21,6 +21,9 @@ PROBABILITIES, REALNESS = "probabilities", "realness"
 OUTPUTS = (PROBABILITIES, REALNESS)
 """What is answered where a request does not choose."""
 
+LONGEST_ID = 1024
+"""Characters of a request's id: no limit of the queue counts it."""
+
 _LENGTH_BYTES = 4
 """In raw contents each element of a BYTES tensor follows its length, an unsigned little-endian number."""
 
@@ -51,6 +54,16 @@ class InferRequest:
     """After so many seconds nobody wants the answer."""
 
 
+def check_id(name: str, value: str) -> None:
+    """Checks what a caller calls a request, which is kept with it until it is answered.
+
+    Raises:
+        InputError: It is too long.
+    """
+    if len(value) > LONGEST_ID:
+        raise InputError(f"{name} has {len(value)} characters: at most {LONGEST_ID} wanted")
+
+
 def parse(request: pb.ModelInferRequest, spec: ImageSpec, max_images: int) -> InferRequest:
     """Reads a request for a model.
 
@@ -62,6 +75,7 @@ def parse(request: pb.ModelInferRequest, spec: ImageSpec, max_images: int) -> In
     Raises:
         InputError: Something does not fit, or would be ignored.
     """
+    check_id("id", request.id)
     for name in request.parameters:
         if name not in ("priority", "timeout"):
             raise InputError(f"parameter {_shown(name)} is unknown: `priority` and `timeout` are known")

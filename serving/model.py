@@ -105,7 +105,8 @@ def start_model(engine: Engine, config: Config, version: str = "", observer: Bat
         max_queue_bytes=config.max_queue_mib << 20,
         instances=config.instances or parallel_calls(threads=1, gpus=gpus, processes=config.processes),
     )
-    decoder = Decoder(engine.bundle.input, usable_cores(), config.max_image_pixels)
+    threads = max(1, usable_cores() // config.processes)
+    decoder = Decoder(engine.bundle.input, threads, config.max_image_pixels)
     model = Model(engine, Batcher(engine, limits, observer), decoder, config.max_message_mib << 20, version)
     if model.max_request_images < 1:
         raise InputError(

@@ -11,40 +11,18 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from prelabel.engine import Engine
-from prelabel.errors import BundleError, ModelNotFoundError, PrelabelError, ServerUnavailableError
+from prelabel.errors import BundleError, InputError, ModelNotFoundError, PrelabelError, ServerUnavailableError
 from serving.config import Config
 from serving.failures import Failure, failed
 from serving.model import Model, start_model
+from serving.model_status import State, Status
 from serving.repository import Found, scan, select
 from serving.requests import Requests
 from serving.workers import in_a_thread_that_gives_way
 
 logger = logging.getLogger(__name__)
-
-State = Literal["serving", "draining", "failed"]
-
-
-@dataclass(frozen=True)
-class Status:
-    """One version as an operator sees it."""
-
-    version: str
-    """Name of the version."""
-    state: State
-    """`draining`: replaced, and still used by requests in flight; `failed`: could not be loaded."""
-    model_id: str = ""
-    """Identity of the model; empty where it could not be loaded."""
-    execution_provider: str = ""
-    """What runs it."""
-    is_default: bool = False
-    """Answers requests that name no version."""
-    users: int = 0
-    """Requests and streams that use it now."""
-    error: str = ""
-    """Why it could not be loaded."""
 
 
 @dataclass(eq=False)
@@ -183,8 +161,14 @@ class Models:
 
     async def _reload(self, retry_failed: bool) -> None:
         async with self._reloading:
-            wanted = await asyncio.to_thread(lambda: select(scan(self._root), self._config.versions))
+            found = await asyncio.to_thread(scan, self._root)
+            wanted, missing = select(found, self._config.versions)
             names = [bundle.version for bundle in wanted]
+            if missing and not (wanted and self._opened):
+                here = ", ".join(bundle.version for bundle in found)
+                raise InputError(f"--versions {self._config.versions}: there is no {', '.join(missing)}, but {here}")
+            for name in missing:
+                self._note(name, "", "its folder is not there")
             # The latest first: requests that name no version must not get an older one while the rest is loaded.
             for bundle in reversed(wanted):
                 served = self._served.get(bundle.version)
@@ -194,7 +178,7 @@ class Models:
                 elif retry_failed or before is None or before.signature != bundle.signature or before.is_due:
                     await self._load_one(bundle)
                     self._served = {name: self._served[name] for name in self._in_order(names)}
-            self._failed = {name: self._failed[name] for name in names if name in self._failed}
+            self._failed = {name: self._failed[name] for name in [*missing, *names] if name in self._failed}
             # A version that is wanted no longer goes when a wanted one is there to answer.
             if any(name in self._served for name in names):
                 for name in [name for name in self._served if name not in names]:
@@ -215,11 +199,7 @@ class Models:
             message = (
                 " ".join(str(error).split()) if known else f"{type(error).__name__}: {' '.join(str(error).split())}"
             )
-            before = self._failed.get(bundle.version)
-            self._failed[bundle.version] = failed(before, bundle.signature, message)
-            said = before is not None and before.error == message
-            if (self._opened or self._served) and not said:
-                logger.error("a model was not loaded", extra={"version": bundle.version, "reason": message})
+            self._note(bundle.version, bundle.signature, message)
             return
         self._failed.pop(bundle.version, None)
         old = self._served.pop(bundle.version, None)
@@ -235,6 +215,14 @@ class Models:
             )
         if old is not None:
             self._retire(old)
+
+    def _note(self, version: str, signature: str, error: str) -> None:
+        """Keeps why a version is not loaded, and logs it, but not twice in a row."""
+        before = self._failed.get(version)
+        self._failed[version] = failed(before, signature, error)
+        said = before is not None and before.error == error
+        if (self._opened or self._served) and not said:
+            logger.error("a model was not loaded", extra={"version": version, "reason": error})
 
     def _retire(self, served: _Served) -> None:
         async def close() -> None:

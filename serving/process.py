@@ -1,7 +1,10 @@
 """What every process that serves has in common, be it alone or one of several."""
 
 import asyncio
+import contextlib
+import dataclasses
 import gc
+import logging
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
@@ -10,7 +13,12 @@ from typing import Any, TypeVar
 from prelabel.engine import Engine, load_engine
 from serving.config import Config
 
+logger = logging.getLogger("serving")
+
 ResultT = TypeVar("ResultT")
+
+_OTHER_DESCRIPTORS = 256
+"""Models that are loaded, token and certificate files, scrapes, links to other processes; at rest there are some 40."""
 
 
 def run(main: Coroutine[Any, Any, ResultT]) -> ResultT:
@@ -29,6 +37,45 @@ def stop_event() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     return stop
+
+
+async def comes_before(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
+    """Says whether `work` is done before `stop` is set, and raises what it raises; else it is left to itself."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not working.done():
+        return False
+    stopping.cancel()
+    await working
+    return True
+
+
+def allow_connections(config: Config) -> Config:
+    """Lets this process open a descriptor for each connection; returns the options, with fewer where it must not.
+
+    Shells and service managers often start with 1,024: without this, so many connections would take the descriptors
+    that new models, changed tokens and the metrics need.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return config
+    wanted = config.max_connections + _OTHER_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return config
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with contextlib.suppress(ValueError, OSError):  # a sandbox may forbid even this
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        soft = allowed
+    if soft >= wanted:
+        return config
+    most = soft - min(_OTHER_DESCRIPTORS, soft // 2)
+    logger.warning(
+        "the limit of open files allows fewer connections: raise it (`ulimit -Hn`) or lower --max-connections",
+        extra={"max_connections": most, "open_files": soft},
+    )
+    return dataclasses.replace(config, max_connections=most)
 
 
 def load(directory: Path, config: Config) -> Engine:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prelabel.bundle import BUNDLE_FILE
-from prelabel.errors import BundleError, InputError
+from prelabel.errors import BundleError
 
 
 @dataclass(frozen=True)
@@ -50,25 +50,20 @@ def scan(root: Path) -> list[Found]:
     return sorted(found, key=lambda bundle: _order(bundle.version))
 
 
-def select(found: list[Found], versions: str) -> list[Found]:
-    """Returns the bundles that are to be served, the latest last.
+def select(found: list[Found], versions: str) -> tuple[list[Found], list[str]]:
+    """Returns the bundles that are to be served, the latest last; and the names of wanted ones that are not there.
 
     Args:
         found: As `scan` returns it.
         versions: `latest`, `all`, or names separated by commas.
-
-    Raises:
-        InputError: A named version is not there.
     """
     if versions == "latest":
-        return found[-1:]
+        return found[-1:], []
     if versions == "all":
-        return found
+        return found, []
     names = [name.strip() for name in versions.split(",")]
-    known = {bundle.version: bundle for bundle in found}
-    if missing := [name for name in names if name not in known]:
-        raise InputError(f"--versions {versions}: there is no {', '.join(missing)}, but {', '.join(known)}")
-    return [bundle for bundle in found if bundle.version in names]
+    known = {bundle.version for bundle in found}
+    return [bundle for bundle in found if bundle.version in names], [name for name in names if name not in known]
 
 
 def _order(version: str) -> tuple[bool, int, str]:

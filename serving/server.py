@@ -20,7 +20,7 @@ from serving.models import Models
 from serving.open_calls import MAX_OPEN_CALLS, OpenCalls
 from serving.open_inference import OPEN_INFERENCE, OpenInferenceService, count_inputs
 from serving.rates import Rate, RateLimiter
-from serving.reflection import add_reflection
+from serving.reflection import REFLECTION_SERVICES, Reflection
 from serving.routes import Layer, Routes
 from serving.rpcs import RpcLayer
 from serving.service import SERVICE, PrelabelService, count_images
@@ -81,13 +81,15 @@ class Server:
         self._health = Health([SERVICE, OPEN_INFERENCE], self._models.default is not None, watchers)
         services = [SERVICE, OPEN_INFERENCE, ADMIN_SERVICE]
         requests = self._models.requests
-        layers: list[Layer] = [RpcLayer(services, requests), access.limit, ErrorLayer(services, requests)]
+        errors = ErrorLayer([*services, *REFLECTION_SERVICES], requests)
+        layers: list[Layer] = [RpcLayer(services, requests), access.limit, errors]
         routes = Routes(layers, OpenCalls(MAX_OPEN_CALLS, requests, access.guard).guard)
         self._service.add_to(routes)
         self._open_inference.add_to(routes)
         AdminService(self._models, self._reload_others).add_to(routes)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, routes)
-        add_reflection((SERVICE, OPEN_INFERENCE, ADMIN_SERVICE, health.SERVICE_NAME), routes)
+        self._reflection = Reflection((*services, health.SERVICE_NAME))
+        self._reflection.add_to(routes)
         self._server = grpc.aio.server(options=channel_options(self._config))
         self._server.add_generic_rpc_handlers((routes,))
         address = f"{self._config.host}:{self._config.port}"
@@ -110,6 +112,7 @@ class Server:
         self._models.requests.stopping = True
         self._service.drain()
         self._open_inference.drain()
+        self._reflection.drain()
         if self._watcher is not None:
             self._watcher.cancel()
         self._models.hurry()

@@ -15,6 +15,7 @@ from prelabel.predictions import Priority
 from prelabel.v1 import prelabel_pb2 as pb
 from prelabel.v1.prelabel_pb2_grpc import PrelabelServiceServicer, add_PrelabelServiceServicer_to_server
 from prelabel.wire import predict_response
+from serving.infer_request import check_id
 from serving.model import MAX_REQUEST_IMAGES, Model
 from serving.models import Models
 from serving.requests import RequestRecord
@@ -98,6 +99,7 @@ class PrelabelService(PrelabelServiceServicer):
 async def _answer(
     model: Model, request: pb.PredictRequest, context: Any, default: Priority, seen: RequestRecord
 ) -> pb.PredictResponse:
+    check_id("request_id", request.request_id)
     priority = _priority(request, default)
     with seen.stage("decode"):
         images, errors, total = await _images(request, model, priority, seen)
@@ -168,8 +170,7 @@ def _tensor(tensor: pb.ImageTensor) -> Pixels:
     if tensor.dtype != pb.DATA_TYPE_UINT8:
         given = pb.DataType.Name(tensor.dtype) if tensor.dtype in pb.DataType.values() else str(tensor.dtype)
         raise InputError(f"the tensor's dtype is {given}: DATA_TYPE_UINT8 (pixels 0..255, not scaled) wanted")
-    if len(tensor.data) != math.prod(shape):
-        raise InputError(
-            f"the tensor's data has {len(tensor.data)} bytes, but shape {shape} of uint8 has {math.prod(shape)}"
-        )
-    return np.frombuffer(tensor.data, np.uint8).reshape(shape)
+    data = tensor.data  # once: each look at the field copies it
+    if len(data) != math.prod(shape):
+        raise InputError(f"the tensor's data has {len(data)} bytes, but shape {shape} of uint8 has {math.prod(shape)}")
+    return np.frombuffer(data, np.uint8).reshape(shape)

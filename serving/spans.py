@@ -22,7 +22,7 @@ from opentelemetry.util.types import AttributeValue
 import prelabel
 from serving.requests import Observer, RequestRecord, Rpc, Stage
 
-_FLUSH_TIMEOUT_S = 3.0
+_FLUSH_TIMEOUT_S = 2.0
 """How long a stopping server waits for a collector: with the 25 s for requests still below Kubernetes' 30 s."""
 
 _SERVER_ERRORS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}

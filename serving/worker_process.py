@@ -80,6 +80,7 @@ def main(arguments: list[str]) -> int:
     end, number, *flags = arguments
     config = from_flags(flags)
     logs.configure(config.log_level, worker=int(number))
+    config = process.allow_connections(config)
     try:
         return process.run(WorkerProcess(config).run(socket.socket(fileno=int(end))))
     except LinkClosedError:

@@ -12,11 +12,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from prelabel.client import PUSHBACK_KEY
+from prelabel.v1 import prelabel_pb2 as pb
 from serving.access import Access
 from serving.errors import ErrorLayer
 from serving.health import Health
 from serving.rates import Rate, RateLimiter
-from serving.reflection import add_reflection
+from serving.reflection import Reflection
 from serving.requests import Requests
 from serving.routes import Routes
 from serving.tokens import watch_tokens
@@ -62,11 +63,12 @@ async def serving(
     access = Access(tokens, {ADMIN}, {WORK: len}, limiter)
     routes = Routes([access.limit, ErrorLayer([WORK, ADMIN], Requests())], access.guard)
     unary = grpc.unary_unary_rpc_method_handler(services.unary)
-    handlers = {"Unary": unary, "Stream": grpc.stream_stream_rpc_method_handler(services.stream)}
+    parsed = grpc.unary_unary_rpc_method_handler(services.unary, pb.PredictRequest.FromString)
+    handlers = {"Unary": unary, "Parsed": parsed, "Stream": grpc.stream_stream_rpc_method_handler(services.stream)}
     routes.add_registered_method_handlers(WORK, handlers)
     routes.add_registered_method_handlers(ADMIN, {"Unary": unary})
     health_pb2_grpc.add_HealthServicer_to_server(Health([WORK], serving=True), routes)
-    add_reflection((WORK, health.SERVICE_NAME), routes)
+    Reflection((WORK, health.SERVICE_NAME)).add_to(routes)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((routes,))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -202,6 +204,16 @@ async def test_each_token_has_its_own_rate_and_is_told_when_to_come_back(token_f
         clock.now_s += 0.5
         assert await call(b"1234567", metadata=bearer(USER)) == b"1234567"
     assert services.seen == [b"12345678", b"operators", b"1234567"]
+
+
+async def test_bytes_that_are_no_message_cost_an_image(token_file: Path) -> None:
+    async with serving(token_file, Rate(1.0, 2)) as (_, channel):
+        codes = []
+        for _ in range(3):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.unary_unary(f"/{WORK}/Parsed")(b"\xff" * 9, metadata=bearer(USER), timeout=30)
+            codes.append(caught.value.code())
+    assert codes == [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INVALID_ARGUMENT, EXHAUSTED]
 
 
 async def test_a_stream_pays_for_each_of_its_messages(token_file: Path) -> None:

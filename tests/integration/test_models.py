@@ -138,6 +138,28 @@ async def test_a_version_that_was_taken_away_goes_also_where_another_cannot_be_l
         assert (await stub.GetModel(pb.GetModelRequest())).model_version == "1"
 
 
+async def test_a_named_version_that_is_gone_does_not_hinder_the_others(tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        write_tiny_bundle(tmp_path / version)
+    async with serving(tmp_path, versions="1,2") as (stub, admin):
+        shutil.rmtree(tmp_path / "2")
+        shutil.rmtree(tmp_path / "1")
+        new = load_bundle(write_tiny_bundle(tmp_path / "1", "new")).model_id
+        answer = await admin.Reload(admin_pb.ReloadRequest())
+        assert {model.version: model.error for model in answer.models if model.state == FAILED} == {
+            "2": "its folder is not there"
+        }
+        assert (await stub.Predict(pb.PredictRequest(tensor=TENSOR))).model_id == new
+        with pytest.raises(grpc.aio.AioRpcError, match="version '2' is not served here"):
+            await stub.Predict(pb.PredictRequest(tensor=TENSOR, model_version="2"))
+        write_tiny_bundle(tmp_path / "2")
+        await admin.Reload(admin_pb.ReloadRequest())
+        assert {version: state for version, (state, _) in (await listed(admin)).items() if state != DRAINING} == {
+            "1": SERVING,
+            "2": SERVING,
+        }
+
+
 async def test_a_model_on_which_the_runtime_fails_leaves_the_old_one_serving(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "1")
 

@@ -120,6 +120,7 @@ def test_a_request_of_nothing_but_broken_files_is_answered(client: PrelabelClien
         (pb.PredictRequest(encoded=pb.EncodedImages()), "0 images"),
         (pb.PredictRequest(encoded=pb.EncodedImages(images=[b""] * 4097)), "4097 images"),
         (pb.PredictRequest(request_id="x"), "no images"),
+        (pb.PredictRequest(request_id="x" * 1025), "request_id has 1025 characters: at most 1024 wanted"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from prelabel.client import PUSHBACK_KEY, PrelabelClient
 from prelabel.v1 import prelabel_pb2 as pb
@@ -222,6 +223,18 @@ async def test_a_server_whose_time_to_stop_is_over_breaks_off_and_ends() -> None
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         engine.gate.set()
         await stopping
+
+
+async def test_an_idle_reflection_stream_does_not_hold_a_stopping_server() -> None:
+    async with serving_inside(EchoEngine(), drain_timeout_s=3600.0) as (server, channel):
+        stream = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+        await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        assert (await stream.read()).list_services_response.service
+        async with asyncio.timeout(60):
+            await server.stop()
+        with pytest.raises(grpc.aio.AioRpcError, match="the server is stopping") as caught:
+            await stream.read()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_tokens_that_travel_unencrypted_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

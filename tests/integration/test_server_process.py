@@ -1,5 +1,6 @@
 """Starting, refusing to start, and stopping the server's process."""
 
+import json
 import shutil
 import socket
 import subprocess
@@ -45,6 +46,42 @@ def test_sigterm_answers_what_is_in_flight(tiny_bundle: Path, tmp_path: Path) ->
         assert len(next(stream)) == 400
         assert list(stream) == []
     assert status == 0
+
+
+LOADS_FOR_EVER = """
+import sys, threading
+from serving import __main__, process
+
+def load(*_):
+    print("loading", flush=True)
+    threading.Event().wait()
+
+process.load = load
+sys.exit(__main__.main(sys.argv[1:]))
+"""
+
+
+def test_sigterm_while_the_model_is_loaded_ends_the_server(tiny_bundle: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LOADS_FOR_EVER, "--model", str(tiny_bundle), "--port-file", str(tmp_path / "port")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.terminate()
+        _, log = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert [json.loads(line)["message"] for line in log.splitlines()] == ["stopped before the models were loaded"]
+    assert not (tmp_path / "port").exists()
+
+
+def test_a_server_with_few_descriptors_takes_fewer_connections(tmp_path: Path) -> None:
+    command = ["sh", "-c", 'ulimit -n 200 && exec "$0" -m serving --model "$1"', sys.executable, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    warning, error = done.stderr.splitlines()
+    assert json.loads(warning)["max_connections"] == 100
+    assert "holds no model bundle" in error
 
 
 def test_a_changed_byte_in_the_bundle_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:

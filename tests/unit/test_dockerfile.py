@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from serving.settings import read_config
+
 ROOT = Path(__file__).parents[2]
 TRAINING_STACK = {"tensorflow", "keras", "tf2onnx", "onnx", "jax", "torch"}
 
@@ -69,9 +71,15 @@ def test_images_run_unprivileged_and_get_signals(stage: str) -> None:
     assert json.loads(argument(stage, "ENTRYPOINT"))[:2] == ["python", "-m"]
 
 
-def test_server_knows_the_options_of_its_entrypoint() -> None:
+def test_server_knows_the_options_of_its_entrypoint_and_environment() -> None:
     command = json.loads(argument("serve", "ENTRYPOINT")) + json.loads(argument("serve", "CMD"))
     assert_options_exist(command)
+    words = " ".join(text for name, text in read_stages()["serve"] if name == "ENV").split()
+    options = dict(word.split("=", 1) for word in words if word.startswith("PRELABEL_OPTION_"))
+    # Not arguments of the entry point, which nothing but further arguments could change.
+    config = read_config([], options)
+    assert (config.model, config.host, config.port) == (Path("/model"), "0.0.0.0", 50051)
+    assert read_config(["--port", "7000"], {**options, "PRELABEL_OPTION_HOST": "::"}).port == 7000
 
 
 def test_health_check_knows_the_options_it_is_given() -> None:

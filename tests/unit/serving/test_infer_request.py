@@ -39,6 +39,15 @@ def test_a_request_that_says_nothing_gets_all_outputs_before_bulk_work_and_has_n
     )
 
 
+def test_an_id_is_kept_with_its_request_and_must_not_be_long() -> None:
+    request = pixels()
+    request.id = "x" * 1024
+    checked(request)
+    request.id += "x"
+    with pytest.raises(InputError, match="id has 1025 characters: at most 1024 wanted"):
+        checked(request)
+
+
 def test_outputs_are_a_choice_in_an_order() -> None:
     request = pixels()
     request.outputs.add(name="realness")
