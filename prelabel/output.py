@@ -31,7 +31,7 @@ from prelabel.table import read_columns, to_table, write_table
 
 logger = logging.getLogger(__name__)
 
-# Readers of Parquet data sets pass over names that start with an underscore.
+# Readers of Parquet data sets pass over names that start with an underscore; `datasets` wants a pattern.
 RUN_FILE = "_run.json"
 SUMMARY_FILE = "_summary.json"
 _OURS = re.compile(
@@ -166,6 +166,25 @@ def read_run(output: Storage) -> Run | None:
         raise InputError(
             f"{output.shown(RUN_FILE)} is damaged ({type(error).__name__}: {error}): choose another directory"
         ) from None
+
+
+def unfinished_text(where: str | Path, rows: int) -> str | None:
+    """Returns a warning where predictions are those of a run that is not finished; None where they are whole.
+
+    Args:
+        where: Path or URL of the predictions.
+        rows: Rows that they have.
+
+    Raises:
+        InputError: `_run.json` is damaged.
+    """
+    run = read_run(open_storage(where))
+    if run is None or rows >= run.images:
+        return None
+    return (
+        f"warning: {where} has {rows:,} of the {run.images:,} images: the same `prelabel run`, without --limit, does "
+        "the rest"
+    )
 
 
 def recorded_provider(where: str | Path, model_id: str) -> str:

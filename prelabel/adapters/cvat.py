@@ -4,6 +4,7 @@ https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/. CVAT finds it
 attributes that the label has in the task.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,11 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def write(path: Path, conversion: Conversion) -> None:
-    """Writes one `<image>` for each prediction, with its size if the images are given; error rows are left out."""
+    """Writes one `<image>` for each prediction, with its size if the images are given; error rows are left out.
+
+    Raises:
+        InputError: Two images have names that CVAT cannot tell apart, or a text holds what XML cannot.
+    """
     write_lines(path, _pieces(conversion))
 
 
@@ -40,10 +45,18 @@ def _pieces(conversion: Conversion) -> Iterator[str]:
     for name in conversion.classes:
         yield f"<label><name>{_text(name)}</name><type>tag</type><attributes>{declared}</attributes></label>\n"
     yield "</labels></task></meta>\n"
+    frames: dict[str, str] = {}
     for row, sample in conversion.items(errors=False):
+        name = image_name(row.id)
+        # CVAT would give one frame the tags of both, and the other none.
+        other = frames.setdefault(os.path.splitext(name)[0], row.id)
+        if other != row.id:
+            raise InputError(
+                f"{other!r} and {row.id!r} are one frame for CVAT, which compares names without suffixes: rename one"
+            )
         size = encoded_size_px(sample.content) if sample else None
         shape = f' width="{size[0]}" height="{size[1]}"' if size else ""
-        image = f'<image id="{NO_FRAME + row.position}" name={_quoted(image_name(row.id))}{shape}>'
+        image = f'<image id="{NO_FRAME + row.position}" name={_quoted(name)}{shape}>'
         values = {"confidence": row.confidence, "realness": row.realness, **row.extra}
         inner = "".join(
             f"<attribute name={_quoted(name)}>{_text(str(value))}</attribute>"

@@ -4,6 +4,7 @@ https://docs.voxel51.com/user_guide/import_datasets.html. Without --images, `dat
 `labels.json` names the images by their absolute paths.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def _pieces(folder: Path, conversion: Conversion) -> Iterator[str]:
     comma = ""
     for row, sample in conversion.items(errors=True, readable=True, on_disk=True):
         if sample is None:
-            key = str(Path(row.path).resolve())
+            key = os.path.abspath(row.path)
         else:
             content, suffix = image_file(sample)
             key = numbered_name(row, "")

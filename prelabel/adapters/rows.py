@@ -1,6 +1,7 @@
 """Prediction rows, one after the other in bounded memory, chosen by lane and confidence, with their images."""
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -199,12 +200,15 @@ class Conversion:
         Args:
             errors: Whether error rows are wanted; if not they are counted as skipped.
             readable: Whether an image that cannot be read any more makes its row skipped.
-            on_disk: Whether, where there is no source, a path that is no file of this machine does.
+            on_disk: Whether, where there is no source, a path that is no file of this machine does, or that another row
+                has.
 
         Raises:
             InputError: Nothing is left to write, or the images changed since they were pre-labelled.
         """
         tally = self.tally
+        paths: set[str] = set()
+        by_path = on_disk and self.source is None
         for row, sample in self._pairs():
             if not self.selection.wants(row):
                 tally.left_out += 1
@@ -212,9 +216,13 @@ class Conversion:
                 tally.skipped["an error instead of a prediction"] += 1
             elif readable and sample is not None and sample.content is None:
                 tally.skipped["an image that cannot be read"] += 1
-            elif on_disk and self.source is None and not Path(row.path).is_file():
+            elif by_path and not Path(row.path).is_file():
                 tally.skipped["a path that is no file here (--images copies images)"] += 1
+            elif by_path and (path := os.path.abspath(row.path)) in paths:
+                tally.skipped["a path that an earlier row has"] += 1
             else:
+                if by_path:
+                    paths.add(path)
                 tally.written += 1
                 tally.unlabelled += row.error is not None
                 yield row, sample

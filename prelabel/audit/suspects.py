@@ -136,7 +136,7 @@ def rows_of(pile: Pile, ids: Any, path: Path) -> NDArray[np.int64]:
 
 
 def _mark_duplicates(suspects: Suspects, pile: Pile, path: Path) -> None:
-    pairs = np.stack([rows_of(pile, column, path) for column in read_pairs(path)], axis=1)
+    pairs = np.stack([rows_of(pile, column, path) for column in read_pairs(path, pile.manifest_hash)], axis=1)
     labels = pile.label[pairs]
     pairs = pairs[(labels[:, 0] != labels[:, 1]) & (labels >= 0).all(axis=1)]
     both = np.concatenate([pairs, pairs[:, ::-1]])

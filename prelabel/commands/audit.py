@@ -15,6 +15,7 @@ from prelabel.audit.suspects import SuspectConfig
 from prelabel.audit.tasks import CSV_FILE, IMAGE_FOLDER, LABEL_STUDIO_FILE, copy_images, write_tasks
 from prelabel.commands.exits import EXIT_NOT_CERTIFIED
 from prelabel.files import new_directory
+from prelabel.output import unfinished_text
 from prelabel.sources import open_source
 from prelabel.table import read_predictions
 
@@ -135,6 +136,8 @@ def _draw(options: Draw) -> int:
         write_plan(directory, plan)
         note_draw(pile, plan, options.output)
     print(arithmetic(options.draw, plan))
+    if unfinished := unfinished_text(options.predictions, len(pile)):
+        print(f"{unfinished}, and with them these answers are worth nothing: finish it before you draw")
     if others:
         print(
             f"warning: these predictions were drawn from before ({others[-1]['output']}, {others[-1]['drawn_at']}): "

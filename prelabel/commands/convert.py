@@ -22,6 +22,7 @@ from prelabel.adapters.rows import Conversion, Predictions, Selection, Tally
 from prelabel.commands.exits import EXIT_ERROR_ROWS
 from prelabel.errors import InputError
 from prelabel.files import check_folder_of, check_output
+from prelabel.output import unfinished_text
 from prelabel.sources import open_source
 
 HELP = """Writes predictions in the format of an annotation tool or a data library.
@@ -100,6 +101,8 @@ def execute(options: Convert) -> int:
     )
     chosen.write(options.output, conversion)
     print(_summary_text(options, conversion.tally))
+    if unfinished := unfinished_text(options.predictions, conversion.predictions.rows_in_all):
+        print(unfinished)
     return EXIT_ERROR_ROWS if conversion.tally.skipped else 0
 
 

@@ -12,7 +12,7 @@ from prelabel.adapters.label_studio.project import Project
 from prelabel.adapters.label_studio.push import PushSummary, push
 from prelabel.adapters.rows import Conversion, Predictions, Selection
 from prelabel.errors import InputError
-from prelabel.output import read_run
+from prelabel.output import read_run, unfinished_text
 from prelabel.progress import ProgressMode
 from prelabel.sources import FolderSource, open_source
 from prelabel.storage import open_storage
@@ -90,6 +90,8 @@ def execute(options: Push) -> int:
         progress_mode=options.progress,
     )
     print(_summary_text(summary, project, conversion))
+    if unfinished := unfinished_text(options.predictions, conversion.predictions.rows_in_all):
+        print(unfinished)
     return 0
 
 

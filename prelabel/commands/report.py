@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prelabel.files import check_output
+from prelabel.output import unfinished_text
 from prelabel.report.make import Inputs, make_report
 
 HELP = """Makes one HTML page about predictions: lanes, contact sheets, calibration, confusions, errors, model card.
@@ -49,4 +50,6 @@ def execute(options: Report) -> int:
     )
     made = make_report(inputs, options.output, options.sample, options.seed)
     print(f"{options.output}: {made.rows:,} rows, {made.images:,} images, {made.size_bytes:,} bytes")
+    if unfinished := unfinished_text(options.predictions, made.rows):
+        print(unfinished)
     return 0

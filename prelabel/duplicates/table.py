@@ -88,13 +88,17 @@ def read_duplicates(path: Path) -> tuple[Any, DuplicatesInfo]:
         raise InputError(f"{path} is no file of duplicates: make one with `prelabel duplicates`") from None
 
 
-def read_pairs(path: Path) -> tuple[Any, Any]:
+def read_pairs(path: Path, manifest_hash: str) -> tuple[Any, Any]:
     """Returns each duplicate's id and the id of the image that stands for it: two Arrow columns of strings.
 
     A table that other software wrote will do: it needs these two columns and nothing else.
 
+    Args:
+        path: The file.
+        manifest_hash: Of the input that it is to be about; other software's table does not say.
+
     Raises:
-        InputError: pyarrow is missing, or the file cannot be read or has no such columns.
+        InputError: pyarrow is missing, the file cannot be read, has no such columns, or is about another input.
     """
     pa = require_pyarrow()
     complaint = f"{path} is no table of duplicates ({' and '.join(PAIR_COLUMNS)})"
@@ -104,4 +108,15 @@ def read_pairs(path: Path) -> tuple[Any, Any]:
         # A row without `duplicate_of` is no duplicate.
         table = table.drop_null()
         duplicates, originals = (table[name].cast(pa.string()) for name in PAIR_COLUMNS)
+    if METADATA_KEY in (table.schema.metadata or {}):
+        check_input(path, read_duplicates(path)[1], manifest_hash)
     return duplicates, originals
+
+
+def check_input(path: Path, info: DuplicatesInfo, manifest_hash: str) -> None:
+    """Raises `InputError` unless a file of duplicates is about an input: ids that are numbers are those of any."""
+    if info.manifest_hash != manifest_hash:
+        raise InputError(
+            f"{path} is about another input (manifest {info.manifest_hash[:12]}, not {manifest_hash[:12]}): make it "
+            "again with `prelabel duplicates`"
+        )

@@ -30,7 +30,7 @@ def read_duplicates(path: Path, rows: Rows) -> Duplicates:
     pa = require_pyarrow()
     import pyarrow.compute as pc
 
-    columns = [column.combine_chunks() for column in read_pairs(path)]
+    columns = [column.combine_chunks() for column in read_pairs(path, rows.manifest_hash)]
     ids = pc.unique(pa.chunked_array(columns, pa.string()))
     position = positions_of(rows.directory, ids, path)
     pairs = np.stack(

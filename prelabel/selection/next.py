@@ -1,5 +1,6 @@
 """The next images to label, when there is a model: those that it is least sure of, different confusions in turns."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.audit.answers import given_answers
-from prelabel.audit.lanes import LANES, REVIEW, Uncertainty, uncertainty
+from prelabel.audit.lanes import LANES, METADATA_KEY, REVIEW, Uncertainty, uncertainty
 from prelabel.audit.pile import Pile, read_pile
 from prelabel.audit.review import review_order
 from prelabel.audit.suspects import rows_of
@@ -31,9 +32,10 @@ class NextConfig:
 
 
 def select_next(predictions: Path, count: int, config: NextConfig, duplicates: Path | None) -> Selection:
-    """Selects rows of predictions, the most uncertain first, as `prelabel audit` orders its lane `review`.
+    """Selects rows of predictions, the most uncertain first, as `prelabel audit apply` orders its lane `review`.
 
-    Of predictions with lanes only those in `review` are candidates: what is accepted needs no label.
+    Of predictions with lanes only those in `review` are candidates, by the temperature of the lanes: what is accepted
+    needs no label.
 
     Args:
         predictions: Output of `prelabel run` or `prelabel audit apply`.
@@ -45,7 +47,7 @@ def select_next(predictions: Path, count: int, config: NextConfig, duplicates: P
         InputError: There are fewer candidates than wanted, or a file is not usable.
     """
     pile = read_pile(predictions)
-    lane = _lane(predictions)
+    lane, temperature = _lane(predictions)
     labelled = _labelled(pile, config.labelled)
     copies = _copies(pile, duplicates)
     in_review = np.ones(len(pile), bool) if lane is None else lane == REVIEW
@@ -56,7 +58,7 @@ def select_next(predictions: Path, count: int, config: NextConfig, duplicates: P
             f"({(~pile.predicted).sum():,} have no prediction, {(~in_review).sum():,} are in lanes other than review, "
             f"{labelled.sum():,} are labelled, {copies.sum():,} are duplicates)"
         )
-    about = uncertainty(pile, temperature=1.0)
+    about = uncertainty(pile, temperature)
     score = about.entropy if config.by == "entropy" else 1.0 - about.margin
     order = review_order(score[candidates], pile.label[candidates], about.runner_up[candidates])
     chosen = candidates[order[:count]]
@@ -81,15 +83,15 @@ def select_next(predictions: Path, count: int, config: NextConfig, duplicates: P
     )
 
 
-def _lane(predictions: Path) -> NDArray[np.int64] | None:
-    """Returns the index into `LANES` of each row, int64 [N]; None where there are no lanes."""
+def _lane(predictions: Path) -> tuple[NDArray[np.int64] | None, float]:
+    """Returns the index into `LANES` of each row, int64 [N], and the temperature of its ranks; None and 1 without."""
     import pyarrow.compute as pc
 
     table = read_predictions(predictions, ["lane"])
     if "lane" not in table.column_names:
-        return None
+        return None, 1.0
     lane: NDArray[np.int64] = pc.index_in(table["lane"], value_set=require_pyarrow().array(LANES)).to_numpy()
-    return lane
+    return lane, json.loads(table.schema.metadata[METADATA_KEY])["temperature"]
 
 
 def _labelled(pile: Pile, files: Sequence[Path]) -> NDArray[np.bool_]:

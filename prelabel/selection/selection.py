@@ -7,8 +7,7 @@ from typing import Any
 
 from prelabel import __version__
 from prelabel.audit.tasks import IMAGE_FOLDER, copy_images, write_tasks
-from prelabel.duplicates.table import read_duplicates
-from prelabel.errors import InputError
+from prelabel.duplicates.table import check_input, read_duplicates
 from prelabel.files import new_directory, write_text_atomically
 from prelabel.sources import Source
 
@@ -67,9 +66,5 @@ def duplicate_ids(path: Path, manifest_hash: str) -> frozenset[str]:
         InputError: It is no such file, or is about another input.
     """
     table, info = read_duplicates(path)
-    if info.manifest_hash != manifest_hash:
-        raise InputError(
-            f"{path} is about another input (manifest {info.manifest_hash[:12]}, not {manifest_hash[:12]}): make it "
-            "again with `prelabel duplicates`"
-        )
+    check_input(path, info, manifest_hash)
     return frozenset(table["id"].to_pylist())

@@ -1,7 +1,7 @@
 """What columns a Parquet file of images may have, and the errors for those that it may not."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prelabel.errors import InputError
@@ -108,6 +108,25 @@ def check_ids(columns: Sequence[Any]) -> None:
         f"id {twice['values']!r} occurs {twice['counts']} times in column {ID_COLUMN!r}: make the ids unique, or leave "
         "the column out and rows are numbered"
     )
+
+
+def check_numbered(columns: Sequence[Any], files: Mapping[str, int]) -> None:
+    """Raises `InputError` if an id in the columns of `filled_ids` is the `row_id` of a row in another file.
+
+    Args:
+        columns: The ids of files that have some.
+        files: Stem -> rows of each file that has none.
+    """
+    import pyarrow.compute as pc
+
+    for column in columns if files else ():
+        for one in column.filter(pc.match_substring_regex(column, r"/[0-9]{6,18}$")).to_pylist():
+            stem, _, row = one.rpartition("/")
+            if int(row) < files.get(stem, 0) and one == row_id(stem, int(row)):
+                raise InputError(
+                    f"id {one!r} is also that of row {int(row)} in the file {stem!r}, which has no column "
+                    f"{ID_COLUMN!r}: give it one, or rename it"
+                )
 
 
 def _is_name(kind: Any) -> bool:

@@ -21,6 +21,7 @@ from prelabel.sources.columns import (
     check_columns,
     check_ids,
     check_labels,
+    check_numbered,
     class_names,
     filled_ids,
     row_id,
@@ -93,6 +94,7 @@ class ParquetSource:
             self._files.append(_File(name, path, size, start, groups, tuple(columns), classes))
             start += sum(groups)
         check_ids(ids)
+        check_numbered(ids, {_stem(file.name): file.rows for file in self._files if ID_COLUMN not in file.columns})
         self._check_stems()
 
     def _check_stems(self) -> None:

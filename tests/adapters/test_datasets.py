@@ -36,3 +36,11 @@ def test_without_images(tmp_path: Path, predictions: Path) -> None:
     dataset = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"), split="train")
     assert "image" not in dataset.features
     assert dataset["id"][:] == [row.id for row in rows_of(predictions)]
+
+
+def test_the_output_of_a_run_by_its_pattern(tmp_path: Path, predictions: Path) -> None:
+    """As docs/bulk.md says: its other files begin with an underscore, which `datasets` does not pass over."""
+    (predictions / "_run.json").write_text("{}")
+    files = str(predictions / "part-*.parquet")
+    dataset = datasets.load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"), split="train")
+    assert dataset["id"][:] == [row.id for row in rows_of(predictions)]

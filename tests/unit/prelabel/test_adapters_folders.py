@@ -186,3 +186,17 @@ def test_fiftyone_without_images_names_them_where_they_lie(tmp_path: Path, monke
     labels: dict[str, Any] = json.loads((tmp_path / "out/labels.json").read_text())["labels"]
     assert list(labels) == [str(tmp_path / "pile/x/1.png")]
     assert list((tmp_path / "out/data").iterdir()) == []
+
+
+def test_fiftyone_has_one_sample_for_each_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    directory = write_case(tmp_path / "predictions", Case(["a"], ["1.png", "./1.png", "link.png"]))
+    (tmp_path / "pile").mkdir()
+    (tmp_path / "pile/1.png").write_bytes(png(0))
+    (tmp_path / "pile/link.png").symlink_to("1.png")
+    conversion = conversion_of(directory)
+    fiftyone.write(tmp_path / "out", conversion)
+    assert conversion.tally.written == 2
+    assert dict(conversion.tally.skipped) == {"a path that an earlier row has": 1}
+    labels: dict[str, Any] = json.loads((tmp_path / "out/labels.json").read_text())["labels"]
+    assert list(labels) == [str(tmp_path / "pile/1.png"), str(tmp_path / "pile/link.png")]

@@ -162,6 +162,14 @@ def test_what_xml_cannot_hold_is_an_error_and_leaves_no_file(case: Case, tmp_pat
     assert list(tmp_path.iterdir()) == [directory]
 
 
+@pytest.mark.parametrize("ids", [["b/1.jpg", "b/1.png"], ["a", "x", "a.png"]])
+def test_images_that_cvat_cannot_tell_apart_are_named(ids: list[str], tmp_path: Path) -> None:
+    directory = write_case(tmp_path / "predictions", Case(["a"], ids))
+    with pytest.raises(InputError, match=f"'{ids[0]}' and '{ids[-1]}' are one frame for CVAT"):
+        cvat.write(tmp_path / "out.xml", conversion_of(directory))
+    assert list(tmp_path.iterdir()) == [directory]
+
+
 def test_cvat_has_sizes_where_there_are_images(tmp_path: Path) -> None:
     case = odd_case()
     source = open_source(write_images(tmp_path / "images.parquet", case))

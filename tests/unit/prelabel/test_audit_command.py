@@ -11,6 +11,7 @@ from prelabel import __main__ as cli
 from prelabel.audit.certify import Step, certify
 from prelabel.audit.plan import LEDGER_FILE
 from prelabel.audit.report import what_it_takes
+from prelabel.shards import Run
 from support.piles import CLASSES, KnownPile, make_pile
 
 
@@ -123,6 +124,17 @@ def test_choosing_until_the_lanes_please_is_warned_of(
     assert run("apply", *files, "--output", tmp_path / "damaged") == 2
     assert "_applied.json is damaged" in capsys.readouterr().err
     assert not (tmp_path / "damaged").exists()
+
+
+def test_a_run_that_is_not_finished_is_warned_of(
+    known: KnownPile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_file = known.directory / "_run.json"
+    draw = ("draw", "--predictions", known.directory, "--output")
+    for images, warned in ((3001, True), (3000, False)):
+        run_file.write_text(json.dumps(asdict(Run("pile", "hash", images, "m1", CLASSES, 1000))))
+        assert run(*draw, tmp_path / str(images)) == 0
+        assert ("has 3,000 of the 3,001 images" in capsys.readouterr().out) == warned
 
 
 def test_lanes_are_not_drawn_from(known: KnownPile, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

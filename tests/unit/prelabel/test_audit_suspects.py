@@ -1,6 +1,9 @@
 """Which rows are suspect whatever their confidence, and why."""
 
+import contextlib
+import json
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from prelabel.audit.label_errors import likely_label_errors
 from prelabel.audit.pile import Pile, read_pile
 from prelabel.audit.suspects import Kind, SuspectConfig, find_suspects, mark_answers
+from prelabel.duplicates.table import DuplicatesInfo
 from prelabel.errors import InputError
 from support.piles import CLASSES, KnownPile, make_pile, write_predictions
 
@@ -71,6 +75,16 @@ def test_near_duplicates_with_another_label(pile: Pile, known: KnownPile, tmp_pa
     assert np.flatnonzero(suspects.kind == Kind.DUPLICATE).tolist() == sorted([cats[0], dogs[0]])
     assert suspects.reason(cats[0], 0.0) == f"near-duplicate of {names[dogs[0]]}, whose label is 'dog'"
     assert suspects.reason(dogs[0], 0.0) == f"near-duplicate of {names[cats[0]]}, whose label is 'cat'"
+
+
+def test_duplicates_of_another_input_are_refused(pile: Pile, known: KnownPile, tmp_path: Path) -> None:
+    config = write_duplicates(tmp_path / "d.parquet", [(known.ids[1], known.ids[0])])
+    info = DuplicatesInfo("1", pile.manifest_hash, len(pile), 0, 0, 1, 4, 3.0)
+    for made_of, refused in ((info, False), (replace(info, manifest_hash="another"), True)):
+        table = pq.read_table(tmp_path / "d.parquet").replace_schema_metadata({"prelabel": json.dumps(asdict(made_of))})
+        pq.write_table(table, tmp_path / "d.parquet")
+        with pytest.raises(InputError, match="is about another input") if refused else contextlib.nullcontext():
+            find_suspects(pile, config)
 
 
 def test_a_bad_table_of_duplicates_is_named(pile: Pile, known: KnownPile, tmp_path: Path) -> None:

@@ -61,6 +61,18 @@ def test_what_prelabel_run_wrote_can_be_converted_to_everything(
     )
 
 
+def test_the_rest_of_a_run_that_is_not_finished_is_told(
+    tmp_path: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pile, predictions = write_pile(tmp_path / "pile", 9), tmp_path / "predictions"
+    options = ["--device", "cpu", "--threads", "1", "--progress", "none", "--limit", "4"]
+    words = ["run", "--input", str(pile), "--model", str(tiny_bundle), "--output", str(predictions), *options]
+    assert cli.main(words) == 0
+    capsys.readouterr()
+    assert convert(predictions, "csv", tmp_path / "out.csv") == 0
+    assert "has 4 of the 9 images: the same `prelabel run`, without --limit" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "wanted"),
     [

@@ -71,7 +71,7 @@ def test_what_is_labelled_is_not_asked_for_again(
     assert "names ids that are not in the predictions: set/99999.png" in error_line(capsys)
 
 
-def test_of_lanes_only_those_for_review_are_asked_for(tmp_path: Path) -> None:
+def test_of_lanes_only_those_for_review_are_asked_for_and_in_their_order(tmp_path: Path) -> None:
     known: KnownPile = make_pile(tmp_path / "predictions", 3000)
     assert run("audit", "draw", "--predictions", known.directory, "--output", tmp_path / "a", "--alpha", 0.05) == 0
     names = ("cat", "dog", "owl")
@@ -85,7 +85,8 @@ def test_of_lanes_only_those_for_review_are_asked_for(tmp_path: Path) -> None:
     assert 0 < len(in_review) < 3000
     select = ("select", "--predictions", tmp_path / "lanes", "--output", tmp_path / "next", "--count", len(in_review))
     assert run(*select) == 0
-    assert {row["id"] for row in tasks(tmp_path / "next")} == set(in_review)
+    rank = dict(zip(*read_predictions(tmp_path / "lanes", ["id", "review_rank"]).to_pydict().values(), strict=True))
+    assert [row["id"] for row in tasks(tmp_path / "next")] == sorted(in_review, key=lambda one: rank[one])
 
 
 def test_images_of_another_input_are_not_copied(

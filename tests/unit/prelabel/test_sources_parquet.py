@@ -105,33 +105,6 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
         open_source(tmp_path / "t.parquet")
 
 
-def test_ids_are_unique_over_all_files(tmp_path: Path) -> None:
-    write(tmp_path / "a.parquet", image=[b"a", b"b"], id=[1, 2])
-    write(tmp_path / "b.parquet", image=[b"c", b"d"], id=["3", "1"])
-    with pytest.raises(InputError, match="id '1' occurs 2 times"):
-        open_source(tmp_path)
-
-
-def test_files_whose_rows_would_be_numbered_alike_are_refused(tmp_path: Path) -> None:
-    write(tmp_path / "t.PARQUET", image=[b"a"])
-    write(tmp_path / "t.parquet", image=[b"b"])
-    with pytest.raises(InputError, match=r"t\.PARQUET and t\.parquet in .* would give the same ids: rename one"):
-        open_source(tmp_path)
-    write(tmp_path / "t.PARQUET", image=[b"a"], id=["x"])
-    with pytest.raises(InputError, match="would give the same ids"):
-        open_source(tmp_path)
-    write(tmp_path / "t.parquet", image=[b"b"], id=["y"])
-    assert [one.id for one in read(tmp_path)] == ["x", "y"]
-
-
-def test_rows_without_an_id_are_numbered_and_unique_too(tmp_path: Path) -> None:
-    path = write(tmp_path / "t.parquet", image=[b"a", b"b", b"c"], id=["x", None, "t/000002"])
-    assert [one.id for one in read(path)] == ["x", "t/000001", "t/000002"]
-    write(path, image=[b"a", b"b", b"c"], id=["t/000001", None, "x"])
-    with pytest.raises(InputError, match="id 't/000001' occurs 2 times"):
-        open_source(path)
-
-
 def test_columns_without_any_value_are_as_good_as_none(tmp_path: Path) -> None:
     path = write(tmp_path / "t.parquet", image=[b"a", b"b"], id=pa.nulls(2), label=pa.nulls(2))
     assert [(one.id, one.label) for one in read(path)] == [("t/000000", None), ("t/000001", None)]
