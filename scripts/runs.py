@@ -51,8 +51,12 @@ def measure(
     with ThreadPoolExecutor(side_by_side) as pool:
         for entry in pool.map(measure_one, plan):
             entries = sorted([*(known for known in load(results) if order(known) != order(entry)), entry], key=order)
-            content = {**provenance(command), "runs": entries}
-            write_text_atomically(results, json.dumps(content, indent=1) + "\n")
+            write_text_atomically(results, to_json({**provenance(command), "runs": entries}))
+
+
+def to_json(content: dict[str, Any]) -> str:
+    """Returns a results file's text."""
+    return json.dumps(content, indent=1) + "\n"
 
 
 def load(results: Path) -> list[Entry]:

@@ -4,6 +4,7 @@ https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/. CVAT finds it
 attributes that the label has in the task.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from prelabel.adapters.base import Format
 from prelabel.adapters.pictures import encoded_size_px, image_name
-from prelabel.adapters.rows import Conversion
+from prelabel.adapters.rows import Conversion, Row
 from prelabel.adapters.text import write_lines
 from prelabel.errors import InputError
 
@@ -45,15 +46,15 @@ def _pieces(conversion: Conversion) -> Iterator[str]:
     for name in conversion.classes:
         yield f"<label><name>{_text(name)}</name><type>tag</type><attributes>{declared}</attributes></label>\n"
     yield "</labels></task></meta>\n"
-    frames: dict[str, str] = {}
+    frames: set[int] = set()  # hashes: of a million names they take a quarter of the memory
     for row, sample in conversion.items(errors=False):
         name = image_name(row.id)
-        # CVAT would give one frame the tags of both, and the other none.
-        other = frames.setdefault(os.path.splitext(name)[0], row.id)
-        if other != row.id:
+        if hash(_frame(row)) in frames and (other := _earlier(conversion, row)) is not None:
+            # CVAT would give one frame the tags of both, and the other none.
             raise InputError(
                 f"{other!r} and {row.id!r} are one frame for CVAT, which compares names without suffixes: rename one"
             )
+        frames.add(hash(_frame(row)))
         size = encoded_size_px(sample.content) if sample else None
         shape = f' width="{size[0]}" height="{size[1]}"' if size else ""
         image = f'<image id="{NO_FRAME + row.position}" name={_quoted(name)}{shape}>'
@@ -66,6 +67,18 @@ def _pieces(conversion: Conversion) -> Iterator[str]:
         assert row.label is not None
         yield f'{image}<tag label={_quoted(row.label)} source="auto">{inner}</tag></image>\n'
     yield "</annotations>\n"
+
+
+def _frame(row: Row) -> str:
+    """Returns what CVAT compares."""
+    return os.path.splitext(image_name(row.id))[0]
+
+
+def _earlier(conversion: Conversion, row: Row) -> str | None:
+    """Returns the id of a row before this one that is in the file and has the same frame."""
+    before = itertools.islice(conversion.predictions.rows(probabilities=False), row.position)
+    written = (one for one in before if one.error is None and conversion.selection.wants(one))
+    return next((one.id for one in written if _frame(one) == _frame(row)), None)
 
 
 def _text(value: str) -> str:
