@@ -60,7 +60,7 @@ EXPOSE 50051
 # A stopping server answers what is in flight, for up to 25 s; `docker stop` kills after 10 s unless given --time 30.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-  CMD ["python", "-m", "serving.health", "--address", "127.0.0.1:50051"]
+  CMD ["python", "-m", "serving.health", "--timeout-s", "3"]
 # The exec form: Python is process 1 and gets SIGTERM itself. Arguments of `docker run` replace those of CMD.
 ENTRYPOINT ["python", "-m", "serving"]
 CMD ["--device", "auto"]

@@ -24,6 +24,8 @@ ifneq ($(and $(ARGS),$(word 2,$(MAKECMDGOALS))),)
 endif
 
 RUN := runs/$(NAME)
+# One word of the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
 BIN := $(VENV)/bin
 PY  := $(BIN)/python
 # The training stack logs its start-up at warning level.
@@ -51,18 +53,18 @@ demo: setup ## the whole line on the embedded MNIST: train, export, serve, pre-l
 	$(PY) -m scripts.demo $(ARGS)
 
 train: setup ## train on DATA with LABELS labels into runs/NAME; resumes an interrupted run
-	$(PY) -m training --data '$(DATA)' $(if $(LABELS),--labels $(LABELS)) --preset $(PRESET) --seed $(SEED) \
-	  --output '$(RUN)' $(TRAIN_ARGS)
+	$(PY) -m training --data $(call quoted,$(DATA)) $(if $(LABELS),--labels $(LABELS)) --preset $(PRESET) --seed $(SEED) \
+	  --output $(call quoted,$(RUN)) $(TRAIN_ARGS)
 
 export: setup ## turn runs/NAME into a verified model bundle runs/NAME/bundle
-	$(PY) -m export --run '$(RUN)' $(EXPORT_ARGS)
+	$(PY) -m export --run $(call quoted,$(RUN)) $(EXPORT_ARGS)
 
 serve: setup ## serve runs/NAME/bundle over gRPC on HOST:PORT until SIGTERM
-	$(PY) -m serving --model '$(RUN)/bundle' --host $(HOST) --port $(PORT) --device $(DEVICE) $(SERVE_ARGS)
+	$(PY) -m serving --model $(call quoted,$(RUN)/bundle) --host $(HOST) --port $(PORT) --device $(DEVICE) $(SERVE_ARGS)
 
 prelabel: setup ## pre-label INPUT through the server on HOST:PORT into Parquet files in OUTPUT
 	@# Status 3: finished, and some images are error rows; the summary says how many.
-	$(BIN)/prelabel run --input '$(INPUT)' --server $(HOST):$(PORT) --output '$(OUTPUT)' $(PRELABEL_ARGS) || [ $$? -eq 3 ]
+	$(BIN)/prelabel run --input $(call quoted,$(INPUT)) --server $(HOST):$(PORT) --output $(call quoted,$(OUTPUT)) $(PRELABEL_ARGS) || [ $$? -eq 3 ]
 
 test: setup ## all tests: unit, integration, e2e
 	$(PY) -m pytest -m 'not cluster' $(or $(ARGS),$(WORKERS))
@@ -132,7 +134,7 @@ compare: setup ## measure the figures of docs/quality.md again (hours); resumes 
 	$(PY) -m scripts.compare $(ARGS)
 
 gpu-check: setup ## on a machine with a GPU: answers, images/s and memory of the CUDA path on runs/NAME/bundle
-	$(PY) -m scripts.gpu_check --model '$(RUN)/bundle' $(ARGS)
+	$(PY) -m scripts.gpu_check --model $(call quoted,$(RUN)/bundle) $(ARGS)
 
 other-data: setup ## measure the default preset, unchanged, on ten composed data sets (hours); resumes run by run
 	$(PY) -m scripts.other_data $(ARGS)
@@ -150,5 +152,5 @@ docs: setup ## render the measured figures into README.md and docs/*.md
 	$(PY) -m scripts.render
 
 clean: ## remove environments, caches and generated code caches; runs/ stays
-	rm -rf $(VENV) $(VENV)-proto $(VENV)-adapters .venv-label-studio .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-proto $(VENV)-adapters .venv-label-studio .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

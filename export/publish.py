@@ -79,6 +79,7 @@ def publish(
     """
     if output.exists() and not (output / BUNDLE_FILE).exists():
         raise InputError(f"--output {output} exists and is no bundle: choose another folder")
+    output = output.resolve()  # what a link leads to is replaced, not the link
     output.parent.mkdir(parents=True, exist_ok=True)
     # At random: in containers a process that was killed and left its folder mostly had the number that this one has.
     number = secrets.token_hex(8)
@@ -102,9 +103,13 @@ def publish(
         )
         write_text_atomically(fresh / BUNDLE_FILE, bundle.to_json())
         load_bundle(fresh)
-        if output.exists():
-            output.rename(old)
-        fresh.rename(output)
+        try:
+            if output.exists():
+                output.rename(old)
+            fresh.rename(output)
+        finally:
+            if old.exists() and not output.exists():  # interrupted in between
+                old.rename(output)
         fsync_directory(output.parent)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

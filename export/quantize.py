@@ -72,6 +72,9 @@ def to_int8(model: onnx.ModelProto, recipe: Recipe, images: Pixels) -> onnx.Mode
             nodes_to_quantize=convolutions[1 if recipe.first_float else 0 :],
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            # CPUs without VNNI add pairs of products in 16 bits, which eight bits of weight overflow: the gate would
+            # judge other answers here than such a CPU gives. Weights of seven bits fit.
+            reduce_range=True,
             calibrate_method=CalibrationMethod[recipe.method],
             # What a convolution puts out goes through LeakyReLU first and is quantised after it, once.
             extra_options={"OpTypesToExcludeOutputQuantization": ["Conv"], **recipe.options},

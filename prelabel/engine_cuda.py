@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import io
 import logging
+import os
 import queue
 import weakref
 from collections.abc import Sequence
@@ -105,6 +106,9 @@ def load(bundle: Bundle, graph: bytes, precision: Precision, settings: Settings)
             f"device cuda is not available: this ONNX Runtime has {', '.join(available)}, not {wanted} "
             "(install onnxruntime-gpu for CUDA, or choose --device cpu)"
         )
+    if settings.tensorrt:
+        # TensorRT has no option for it (onnxruntime issue 28177), and takes TensorFloat-32 for float32.
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     _find_cuda_libraries()
     callers: queue.Queue[Caller] = queue.Queue()
     try:

@@ -35,6 +35,7 @@ done
 
 mkdir -p "$WORK"
 WORK=$(realpath "$WORK") BUNDLE=$(realpath "$BUNDLE")
+case $WORK in *[[:space:]]*) fail "WORK is $WORK: give a folder without blanks in its path, buildah's arguments are split at them" ;; esac
 # An image store of its own: nothing of this host's images is seen or touched. vfs works on every file system.
 export CONTAINERS_STORAGE_CONF=$WORK/storage.conf BUILDAH_ISOLATION=chroot
 cat >"$CONTAINERS_STORAGE_CONF" <<CONF
@@ -117,7 +118,7 @@ touch "$WORK/started"
 buildah run --volume "$BUNDLE:/model:ro" "$container" -- "${entrypoint[@]}" --port "$port" --precision float32 >"$WORK/server.log" 2>&1 &
 server=$!
 deadline=$((SECONDS + 120))
-until in_image "${health[@]//:50051/:$port}" >"$WORK/health.log" 2>&1; do
+until in_image "${health[@]}" --address "127.0.0.1:$port" >"$WORK/health.log" 2>&1; do
   kill -0 "$server" 2>/dev/null || { cat "$WORK/server.log" >&2; fail "the server stopped before it was healthy"; }
   [ $SECONDS -lt $deadline ] || { cat "$WORK/server.log" "$WORK/health.log" >&2; fail "not healthy within 120 s"; }
 done

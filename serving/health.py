@@ -1,6 +1,7 @@
 """grpc.health.v1, both ends: the servicer, and `python -m serving.health` for containers (exit status 0 or 1)."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -88,8 +89,8 @@ class Health:
 class CheckOptions:
     """Asks a prelabel server whether it can answer; exit status 0 if so, else 1."""
 
-    address: str = "127.0.0.1:50051"
-    """HOST:PORT of the server."""
+    address: str = field(default_factory=lambda: f"127.0.0.1:{os.environ.get('PRELABEL_OPTION_PORT') or 50051}")
+    """HOST:PORT of the server; the port is that of PRELABEL_OPTION_PORT, as the server's is."""
     timeout_s: float = 3.0
     """How long to wait: less than the 5 s that container engines usually grant a check."""
     tls: Annotated[TlsOptions, tyro.conf.arg(name="")] = field(default_factory=TlsOptions)

@@ -193,7 +193,7 @@ PRESETS["supervised"] = labels_alone(PRESETS["book"])
 PRESETS["default"] = Recipe(
     architecture="deep",
     # Batch statistics let D learn at three times the step size; the averaged D gets statistics of its own
-    # (training.state.settle_statistics), since those of the student do not fit averaged weights.
+    # (training.state.Settler), since those of the student do not fit averaged weights.
     norm="batch",
     width=0.5,
     dropout=0.0,

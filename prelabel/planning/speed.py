@@ -10,6 +10,7 @@ import numpy as np
 
 from prelabel import __version__
 from prelabel.duplicates.fingerprints import picture_of
+from prelabel.engine_base import usable_cores
 from prelabel.errors import ImageError, RemoteError
 from prelabel.images import ImageSpec, Pixels
 from prelabel.label import Predictor
@@ -26,6 +27,8 @@ BATCH_BYTES = 16 << 20
 """Pixels in one batch at most, as in `prelabel run`."""
 MEASURED_S = 0.5
 """Each stage is repeated for so long: less would be noise."""
+BATCHES_A_CORE = 4
+"""Batches that are predicted in one round, at least."""
 DECODED_AT_ONCE = 16
 WINDOW = 4
 """Batches in flight, as in `prelabel run`."""
@@ -89,7 +92,9 @@ def measure(
     batches = [pixels[first : first + size] for first in range(0, len(pixels), size)]
     answers = _predict(predictor, batches)  # the first time is slower, with writing as well
     file_bytes = _write(predictor, good, answers)
-    inference_per_s = _rate(lambda: _predict(predictor, batches), len(pixels))
+    # An inference runs on one core: fewer batches than cores would leave some idle, and the end of each round does.
+    repeats = -(-BATCHES_A_CORE * usable_cores() // len(batches))
+    inference_per_s = _rate(lambda: _predict(predictor, batches * repeats), repeats * len(pixels))
     write_per_s = _rate(lambda: _write(predictor, good, answers), len(pixels))
     stages = (decode_per_s, inference_per_s, write_per_s)
     together_per_s = 1 / sum(1 / per_s for per_s in stages) if shares_cores else min(stages)

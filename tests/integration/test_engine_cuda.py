@@ -1,6 +1,7 @@
 """The CUDA path against recorded provider calls: there is no GPU where the tests run."""
 
 import gc
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -81,9 +82,16 @@ def test_cuda_graphs_are_recorded_by_batch_size(gpu: Gpu, tiny_bundle: Path) -> 
     assert set(session.runs) == {(1, "1"), (2, "2"), (4, "4")}
 
 
-def test_tensorrt_goes_before_cuda_and_builds_one_engine_for_all_batch_sizes(gpu: Gpu, tiny_bundle: Path) -> None:
+def test_tensorrt_goes_before_cuda_and_builds_one_engine_for_all_batch_sizes(
+    gpu: Gpu, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    load_engine(tiny_bundle, "cuda", callers=1, max_batch_size=4)
+    assert "NVIDIA_TF32_OVERRIDE" not in os.environ
+    gpu.sessions.clear()
     engine = load_engine(tiny_bundle, "cuda", callers=1, max_batch_size=4, tensorrt=True, cuda_graphs=True)
     assert engine.execution_provider == "TensorrtExecutionProvider"
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0", "float32 means float32"
     assert on_gpu(engine)
     (session,) = gpu.sessions
     assert list(session.providers) == ["TensorrtExecutionProvider", "CUDAExecutionProvider"]

@@ -1,6 +1,7 @@
 """What can be said about the images without an engine: that the Dockerfile fits the checkout that it copies."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -83,7 +84,13 @@ def test_server_knows_the_options_of_its_entrypoint_and_environment() -> None:
 
 
 def test_health_check_knows_the_options_it_is_given() -> None:
-    assert_options_exist(json.loads(argument("serve", "HEALTHCHECK").partition("CMD")[2]))
+    command = json.loads(argument("serve", "HEALTHCHECK").partition("CMD")[2])
+    assert_options_exist(command)
+    asked = subprocess.run(
+        [sys.executable, *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PRELABEL_OPTION_PORT": "1"},
+    )  # fmt: skip
+    assert asked.stdout.startswith("127.0.0.1:1: no answer"), "the port that the server was given"
 
 
 def assert_options_exist(command: list[str]) -> None:

@@ -62,6 +62,14 @@ def test_the_map_names_every_package() -> None:
         assert re.search(rf"\b{'[./]'.join(package.relative_to(ROOT).parts)}\b", text), package
 
 
+def test_the_table_of_the_wheel_names_every_module() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    table = text[text.index("| layer of `prelabel/` |") :].partition("\n\n")[0]
+    for path in (ROOT / "prelabel").glob("*.py"):
+        # The engines are named together.
+        assert path.name.startswith(("__init__", "engine_")) or f"`{path.stem}`" in table, path.name
+
+
 def test_make_targets_that_the_pages_name_exist() -> None:
     targets = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:

@@ -143,6 +143,34 @@ def test_a_failure_while_writing_leaves_the_old_bundle(
     assert load_bundle(tmp_path / "bundle").model_id == old.model_id
 
 
+def test_an_interruption_between_the_renames_leaves_the_old_bundle(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, old = export_run(Options(run, output=tmp_path / "bundle", precisions=False))
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.suffix == ".new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_run(Options(run, output=tmp_path / "bundle", precisions=False))
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert load_bundle(tmp_path / "bundle").model_id == old.model_id
+
+
+def test_what_a_link_leads_to_is_replaced(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "bundle").symlink_to("v1")
+    for _ in range(2):
+        directory, bundle = export_run(Options(run, output=tmp_path / "bundle", precisions=False))
+        assert directory == tmp_path / "bundle"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "v1"]
+        assert directory.is_symlink()
+        assert load_bundle(tmp_path / "v1").model_id == bundle.model_id
+
+
 def test_export_again_replaces_the_bundle_but_no_other_folder(run: Path, tmp_path: Path) -> None:
     export_run(Options(run, output=tmp_path / "bundle"))
     export_run(Options(run, output=tmp_path / "bundle"))
