@@ -217,9 +217,14 @@ class _Pool:
                 "perhaps for lack of memory; choose fewer --actors or a smaller --batch-size"
             )
         logger.warning("lost a worker on %s during %s: another one does it (%s)", node, what, _one_line(error))
-        # One that only the network has lost must not go on and hold its CPU.
-        self._ray.kill(worker, no_restart=True)
-        self._hire()
+        # If the node is gone, so are those there that are idle: each would lose the shard again, and at once.
+        gone = [worker, *(one for one in self._idle if self._nodes.get(one) == node)]
+        self._idle = [one for one in self._idle if one not in gone]
+        for one in gone:
+            self._nodes.pop(one, None)
+            # One that only the network has lost must not go on and hold its CPU.
+            self._ray.kill(one, no_restart=True)
+            self._hire()
 
 
 def _cause_of(error: Any) -> PrelabelError:

@@ -5,6 +5,7 @@ AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, ...) and are named in no messa
 """
 
 import contextlib
+import errno
 import io
 import json
 import logging
@@ -163,11 +164,12 @@ class RemoteStorage:
                 keys = [self._key(name) for name in some]
                 answers = self._files.cat_ranges(keys, None, None, on_error="return")
                 found = [self._checked(one) if isinstance(one, Exception) else bytes(one) for one in answers]
-            denied = denied + len(found) if all(isinstance(one, PermissionError) for one in found) else 0
-            if denied >= READ_AT_ONCE:
-                raise StorageError(
-                    f"{self.shown()}: access denied to {READ_AT_ONCE} objects in a row: may you read them?"
-                )
+            for one in found:
+                denied = denied + 1 if isinstance(one, PermissionError) else 0
+                if denied >= READ_AT_ONCE:
+                    raise StorageError(
+                        f"{self.shown()}: access denied to {READ_AT_ONCE} objects in a row: may you read them?"
+                    )
             largest = max(len(one) if isinstance(one, bytes) else 0 for one in found)
             at_once = max(1, min(READ_AT_ONCE, READ_AT_ONCE_BYTES // max(largest, 1)))
             yield from found
@@ -263,6 +265,10 @@ class RemoteStorage:
         code = _code(error)
         if code == "NoSuchBucket":
             raise StorageError(f"{self.shown()}: there is no bucket {self._path.split('/')[0]!r}") from None
+        if code == "KeyTooLongError":
+            return OSError(errno.ENAMETOOLONG, _message(error))
+        if code == "InvalidRequest":  # such as an object that is encrypted with a key of its owner
+            return PermissionError(errno.EACCES, _message(error))
         of_one_object = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
         if isinstance(error, of_one_object) and code not in _NOT_LET_IN:
             return error

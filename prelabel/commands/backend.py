@@ -64,6 +64,8 @@ class ServeBackend:
     """Web servers that images may be fetched from; from no others, whatever a task says."""
     url: str = ""
     """Address of Label Studio, to fetch images that were uploaded to it."""
+    choices: str = ""
+    """Name of the <Choices> that asks for the class, where the labelling interface has several about an image."""
     max_image_bytes: int = 16 << 20
     """Largest image file that is fetched."""
     image_timeout_s: float = 10.0
@@ -98,7 +100,7 @@ def execute(options: ServeBackend) -> int:
                     retry_for_s=RETRY_FOR_S,
                 )
             )
-        backend = Backend(stored, client, Images(places))
+        backend = Backend(stored, client, Images(places), choices=options.choices)
         stack.callback(backend.close)
         server = stack.enter_context(BackendServer((options.host, options.port), backend, credentials))
         stop = threading.Event()

@@ -70,6 +70,12 @@ def warn_of_left_out(source: FolderSource | TarSource, shown: str) -> None:
     if source.left_out:
         endings = ", ".join(f"{count:,} {ending}" for ending, count in source.left_out.most_common())
         logger.warning("left out of %s, since they are not read: %s; convert them to .png or .jpg", shown, endings)
+    if isinstance(source, TarSource) and source.beside:
+        logger.warning(
+            "left out of %s: %d images that share their name up to the first dot with another one, as masks do (%s); "
+            "rename them if they are images of their own",
+            shown, source.beside, source.first_beside,
+        )  # fmt: skip
 
 
 def _warn_of_packed(storage: Storage, names: list[str]) -> None:

@@ -132,4 +132,5 @@ class ListSource:
         for _, group in groupby(places, lambda place: id(place[1])):
             lines, storages, names = zip(*group, strict=True)
             for line, name, content in zip(lines, names, storages[0].read_many(names), strict=True):
-                yield to_sample(printable(line), storages[0].shown(name), content, label_of(printable(line)))
+                label = label_of(posixpath.normpath(printable(line)))  # `find .` begins its lines with ./
+                yield to_sample(printable(line), storages[0].shown(name), content, label)

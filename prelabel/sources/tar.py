@@ -83,6 +83,8 @@ class TarSource:
         self._shards: list[_Shard] = []
         self.left_out: Counter[str] = Counter()
         """Ending of image files that are not read -> members."""
+        self.beside, self.first_beside = 0, ""
+        """Images that are taken for parts of another one, such as masks; and the name of one."""
         start = 0
         for name in names:
             shard = self._read_index(name, start)
@@ -111,6 +113,8 @@ class TarSource:
                 for entry in index(file, shard.size, findings):
                     shard.add(entry)
         self.left_out += findings.left_out
+        self.beside += findings.beside
+        self.first_beside = self.first_beside or findings.first_beside
         if findings.damage is not None:
             shard.damage = f"{self._storage.shown(name)} is {findings.damage}; what follows is lost: get the file again"
         return shard

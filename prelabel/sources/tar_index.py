@@ -54,6 +54,10 @@ class Findings:
 
     damage: str | None = None
     """Why what follows the last entry cannot be read; None where the shard is whole."""
+    beside: int = 0
+    """Images that are taken for parts of another one: x.mask.png beside x.png."""
+    first_beside: str = ""
+    """Name of the first of them."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Ending of image files that are not read -> members, of samples without any image that is."""
 
@@ -90,6 +94,9 @@ def _entries(group: _Group, seen: Counter[str], findings: Findings) -> Iterator[
         findings.left_out.update(group.others)
     # Beside x.png, x.mask.png is no image of its own. But x.v1.png and x.v2.png are, and so are x.png and x.jpg.
     images = [image for image in group.images if "." not in image[0]] or group.images
+    for beside in [image for image in group.images if image not in images]:
+        findings.beside += 1
+        findings.first_beside = findings.first_beside or f"{group.key}.{beside[0]}"
     label = next(((i, *group.labels[one]) for i, one in enumerate(LABEL_SUFFIXES) if one in group.labels), None)
     for suffix, offset, size in images:
         identity = group.key if len(images) == 1 else f"{group.key}.{suffix}"

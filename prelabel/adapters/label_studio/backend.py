@@ -8,6 +8,7 @@ empty list) where the next try may bring one, with the reason in the log.
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -25,6 +26,8 @@ FETCH_THREADS = 16
 """Images that are fetched at a time: they wait for other machines, not for a processor."""
 BUDGET_S = 60.0
 """No batch starts later than this after a request: the last one then ends before Label Studio's 100 s are over."""
+AHEAD = 2 * FETCH_THREADS
+"""Images that are being fetched, or wait to be looked at: what a request holds in memory beside a batch."""
 BATCH_IMAGES = 256
 BATCH_BYTES = 32 << 20
 """Most images, and about the most bytes, in one request to the server: half of what it takes at the least."""
@@ -57,6 +60,7 @@ class Backend:
         client: The server; images are fetched only where there is one.
         images: Where images come from.
         clock: Seconds, monotonic.
+        choices: Name of the `<Choices>` that asks for the class, where an interface has several.
 
     Raises:
         InputError: Neither is given, or they are of different models.
@@ -69,8 +73,10 @@ class Backend:
         client: Client | None,
         images: Images,
         clock: Callable[[], float] = time.monotonic,
+        choices: str = "",
     ) -> None:
         self._stored, self._client, self._images, self._clock = stored, client, images, clock
+        self._choices = choices
         self._pool = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
         model = None if client is None else client.model()
         if model is not None and stored is not None and model.model_id != stored.model_id:
@@ -140,7 +146,7 @@ class Backend:
     def _interface(self, config: object) -> Interface:
         if not isinstance(config, str):
             raise InputError("the request holds no labelling interface")
-        interface = parse_interface(config)
+        interface = parse_interface(config, self._choices)
         interface.check(self._classes)
         return interface
 
@@ -170,26 +176,32 @@ class Backend:
         self, addresses: dict[int, object], reasons: dict[int, str], ends_s: float
     ) -> Iterator[dict[int, bytes]]:
         """Yields batches of position -> image file; what cannot be had gets a reason."""
-        positions = list(addresses)
         assert self._model is not None
         size = min(BATCH_IMAGES, self._model.max_request_images)
-        for start in range(0, len(positions), size):
-            block = positions[start : start + size]
+        waiting, running = deque(addresses), deque[tuple[int, Future[bytes]]]()
+        batch: dict[int, bytes] = {}
+        while waiting or running:
+            while waiting and len(running) < AHEAD:
+                i = waiting.popleft()
+                running.append((i, self._pool.submit(self._images.get, addresses[i])))
             if self._clock() >= ends_s:
-                reasons |= dict.fromkeys(positions[start:], f"not begun within {BUDGET_S:g} s: select fewer tasks")
-                return
-            futures = {i: self._pool.submit(self._images.get, addresses[i]) for i in block}
-            batch: dict[int, bytes] = {}
-            for i, future in futures.items():
-                try:
-                    batch[i] = self._wait(future, ends_s)
-                except ImageError as error:
-                    reasons[i] = str(error)
-                if sum(map(len, batch.values())) >= BATCH_BYTES:
-                    yield batch
-                    batch = {}
-            if batch:
+                for _, future in running:
+                    future.cancel()
+                late = [*(i for i, _ in running), *waiting]
+                reasons |= dict.fromkeys(late, f"not begun within {BUDGET_S:g} s: select fewer tasks")
+                break
+            i, future = running.popleft()
+            try:
+                batch[i] = self._wait(future, ends_s)
+            except ImageError as error:
+                reasons[i] = str(error)
+            except Exception as error:  # one image, whatever is wrong with its address, costs no other its prediction
+                reasons[i] = f"could not be fetched ({type(error).__name__}: {error})"
+            if len(batch) == size or sum(map(len, batch.values())) >= BATCH_BYTES:
                 yield batch
+                batch = {}
+        if batch:
+            yield batch
 
     def _wait(self, future: "Future[bytes]", ends_s: float) -> bytes:
         try:

@@ -44,7 +44,7 @@ class IdIndex:
 
 def hash_of(identity: str) -> int:
     """Returns a 64-bit hash of an id."""
-    return int.from_bytes(blake2b(identity.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(blake2b(identity.encode("utf-8", "backslashreplace"), digest_size=8).digest(), "little")
 
 
 def hashes_of(ids: Iterable[str]) -> NDArray[np.uint64]:

@@ -5,7 +5,6 @@ cannot: files come from one folder, other machines are those that the operator n
 """
 
 import base64
-import binascii
 import urllib.parse
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -128,8 +127,8 @@ def _decoded(address: str) -> bytes:
         return (
             base64.b64decode(body, validate=True) if head.endswith(";base64") else urllib.parse.unquote_to_bytes(body)
         )
-    except binascii.Error:
-        raise ImageError("the task's data: address holds no base64") from None
+    except ValueError:  # of base64, of what is no ASCII, and of halves of characters
+        raise ImageError("the task's data: address holds no base64, or no ASCII") from None
 
 
 def _shown(address: str) -> str:

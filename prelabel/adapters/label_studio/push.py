@@ -30,7 +30,7 @@ LOOK_PAUSE_S = 10.0
 PREDICTIONS_PER_TASK = 10
 """So many more predictions than tasks go into one request: they are a fifth as large, and for each request of them
 Label Studio counts the predictions of all tasks of the project anew."""
-LATE = frozenset({0, 408, 504})
+LATE = frozenset({0, 408, 504, 522, 524})
 """Statuses where Label Studio may still be at it."""
 TOO_LARGE = 413
 

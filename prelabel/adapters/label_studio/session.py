@@ -17,8 +17,8 @@ from prelabel.tls import is_loopback
 CONNECT_TIMEOUT_S = 10.0
 DETAIL_CHARACTERS = 400
 """Longest part of an answer that an error message repeats."""
-PASSING = frozenset({0, 408, 429, 500, 502, 503, 504})
-"""Statuses that may be gone at the next try; 0: no answer came."""
+PASSING = frozenset({0, 408, 429, *range(500, 600)} - {501, 505})
+"""Statuses that may be gone at the next try; 0: no answer came. Proxies have further ones, such as 520 to 524."""
 NOT_DONE = frozenset({401, 403, 413, 429})
 """Statuses of requests that were turned away before anything was done."""
 
@@ -76,7 +76,8 @@ class Session:
         self._token, self._sleep, self._clock, self._retry_for_s = token, sleep, clock, retry_for_s
         timeout = self.urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s)
         # No redirect is followed: it would take the token along.
-        self._pool = self.urllib3.PoolManager(timeout=timeout, retries=False)
+        # As many connections as the backend has threads that fetch images.
+        self._pool = self.urllib3.PoolManager(timeout=timeout, retries=False, maxsize=16)
 
     def pause(self, seconds: float) -> None:
         """Waits."""

@@ -50,6 +50,17 @@ def test_file_urls_are_read_as_pathlib_writes_them(tmp_path: Path) -> None:
     assert [size for _, size in source.entries()] == [1, 1, 1]
 
 
+def test_relative_lines_say_labels_however_find_writes_them(tmp_path: Path) -> None:
+    name = "labelled/cat/a.png"
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_bytes(b"1")
+    lines = [name, f"./{name}", name.replace("/", "//"), str(tmp_path / name)]
+    source = open_source(write(tmp_path / "list.txt", *lines))
+    found = list(source.read(0, 4))
+    assert [one.id for one in found] == lines
+    assert [one.label for one in found] == ["cat", "cat", "cat", None]
+
+
 def test_lists_from_windows_are_read(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.png\r\nb.png\r\n")
     assert [one.id for one in open_source(tmp_path / "list.txt").read(0, 2)] == ["a.png", "b.png"]

@@ -62,7 +62,9 @@ def test_folders_and_patterns_of_shards_are_one_collection(tmp_path: Path, where
             assert [one.id for one in section.read(start, stop)] == wanted
 
 
-def test_every_image_of_a_sample_is_a_row_but_its_masks_are_not(tmp_path: Path) -> None:
+def test_every_image_of_a_sample_is_a_row_but_its_masks_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     members = [("a.png", b"1"), ("a.mask.png", b"m"), ("b.v1.png", b"2"), ("b.v2.PNG", b"3"), ("b.cls", b"x")]
     members += [("c.png", b"4"), ("c.jpg", b"5"), ("d.txt", b"no image"), ("e/f.left.jpg", b"6"), ("e/f.json", b"7")]
     found = samples(open_source(write(tmp_path / "t.tar", members)))
@@ -74,6 +76,8 @@ def test_every_image_of_a_sample_is_a_row_but_its_masks_are_not(tmp_path: Path) 
         ("t/c.jpg", b"5", None),
         ("t/e/f", b"6", "7"),
     ]
+    assert "1 images that share their name up to the first dot with another one" in caplog.text
+    assert "(a.mask.png)" in caplog.text
 
 
 def test_names_that_repeat_are_rows_of_their_own(tmp_path: Path) -> None:

@@ -233,3 +233,35 @@ def test_a_path_where_nothing_lies_is_named(root: str) -> None:
     fill(root, x=b"1")
     with pytest.raises(InputError, match=rf"input {root}/nothing does not exist"):
         open_source(f"{root}/nothing")
+
+
+def test_denied_objects_in_a_row_end_the_reading_wherever_the_row_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_storage(f"memory://{BUCKET}")
+    assert isinstance(storage, RemoteStorage)
+    denied = range(20, 20 + READ_AT_ONCE)
+
+    def answers(keys: list[str], *_: object, **__: object) -> list[bytes | Exception]:
+        numbers = [int(key.rpartition("/")[2]) for key in keys]
+        return [PermissionError(13, "denied") if number in denied else b"1" for number in numbers]
+
+    monkeypatch.setattr(storage._files, "cat_ranges", answers)
+    with pytest.raises(StorageError, match=f"access denied to {READ_AT_ONCE} objects in a row"):
+        list(storage.read_many(map(str, range(300))))
+    denied = range(20, 19 + READ_AT_ONCE)
+    assert len(list(storage.read_many(map(str, range(300))))) == 300
+
+
+@pytest.mark.parametrize(("code", "kind"), [("InvalidRequest", PermissionError), ("KeyTooLongError", OSError)])
+def test_what_the_store_says_of_one_object_is_its_error(
+    code: str, kind: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(f"memory://{BUCKET}")
+    assert isinstance(storage, RemoteStorage)
+    error = OSError(22, "as the store says it")
+    error.__cause__ = Exception()
+    error.__cause__.response = {"Error": {"Code": code}}  # type: ignore[attr-defined]
+    monkeypatch.setattr(storage._files, "cat_ranges", lambda *_, **__: [b"1", error, b"3"])
+    first, second, third = storage.read_many(["a", "b", "c"])
+    assert (first, third) == (b"1", b"3")
+    assert isinstance(second, kind)
+    assert "as the store says it" in str(second)
