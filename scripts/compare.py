@@ -44,6 +44,7 @@ VARIANTS: dict[str, Variant] = {
     "half-ramp": Variant(
         "default", "default, with few labels a ramp half as long as with many", ("ramp_labels=0", "pile_ramp=0.08")
     ),
+    "wide-labels": Variant("default", "default with 96 labelled images in a step, not 32", ("labelled_batch=96",)),
     "fewer-steps": Variant("default", "default with 5,000 steps", FEWER),
     "constant": Variant(
         "default", "the same, the pile's weight and the strong views alike in each step", (*FEWER, *CONSTANT)
@@ -101,7 +102,7 @@ VARIANTS: dict[str, Variant] = {
     "feature-matching": Variant("default", "default with feature matching", ("generator_loss=feature_matching",)),
 }
 
-WHOLE = ("supervised", "book", "default", "long-ramp", "half-ramp", "fewer-steps", "constant")
+WHOLE = ("supervised", "book", "default", "long-ramp", "half-ramp", "wide-labels", "fewer-steps", "constant")
 """Variants that are measured as they are."""
 ABLATIONS = tuple(name for name in VARIANTS if name not in WHOLE)
 ABLATION_CHANGES = ("steps=1000", *CONSTANT)
@@ -119,6 +120,7 @@ PLAN: list[Run] = [
     *(("default", 50, seed) for seed in range(10)),
     *(("default", 1000, seed) for seed in range(10)),
     *((name, 100, seed) for seed in range(5) for name in ABLATIONS),
+    *(("wide-labels", 1000, seed) for seed in range(10)),
     *((name, labels, seed) for name in ("long-ramp", "half-ramp") for labels in (20, 50) for seed in range(4)),
     *(("fewer-steps", labels, seed) for labels in (100, 1000) for seed in range(10)),
     *(("constant", labels, seed) for labels in (100, 20, 50, 1000) for seed in range(10)),

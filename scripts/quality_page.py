@@ -33,11 +33,12 @@ PUBLISHED = (
 
 COLOURS = {
     "supervised": "tab:gray", "book": "tab:orange", "constant": "tab:olive", "fewer-steps": "tab:cyan",
-    "long-ramp": "tab:purple", "half-ramp": "tab:pink", "default": "tab:blue",
+    "long-ramp": "tab:purple", "half-ramp": "tab:pink", "wide-labels": "tab:brown", "default": "tab:blue",
 }  # fmt: skip
 NAMES = {
     "long-ramp": "default, ramp of 16 %",
     "half-ramp": "default, ramp of 8 %",
+    "wide-labels": "default, 96 labelled images a step",
     "fewer-steps": "default, 5,000 steps",
     "constant": "default, 5,000 steps, constant",
 }

@@ -146,7 +146,6 @@ def fitted(recipe: Recipe, kind: Kind) -> Recipe:
         learning_rate=recipe.photo_learning_rate,
         feature_grid=recipe.photo_feature_grid,
         labelled_batch=recipe.photo_labelled_batch,
-        labelled_growth=1,
         view_decay=0.0,
     )
 

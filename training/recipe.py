@@ -12,10 +12,6 @@ from prelabel.errors import InputError
 Norm = Literal["none", "batch", "weight"]
 
 
-STEPS_THROUGH_LABELS = 10
-"""Steps in which a run goes through its labels once, where they are many."""
-
-
 @dataclass(frozen=True)
 class Recipe:
     """Networks, losses and schedule. The presets below give every value; a value is the same for every data set."""
@@ -93,36 +89,20 @@ class Recipe:
     photo_feature_grid: int = 1
     """`feature_grid` of photographs, where a thing may be anywhere: drawn shapes, 300 labels alone, 2,500 steps, 65 %
     errors at 4 and 50 % at 1."""
-    labelled_growth: int = 3
-    """With many labels a step has up to so many times `labelled_batch` of them (`with_fitted_batch`); photographs' does
-    not grow. MNIST, 1,000 labels, hidden errors: .96 and .92 % with 32, .92 and .71 % with 96 (draws 6, 9)."""
     photo_labelled_batch: int = 96
     """`labelled_batch` of photographs, whose few labels' gradients are noisier: two kinds of drawn things, 100 labels
     alone, 3,000 steps, 45 % errors with 32 and 19 % with 96."""
 
 
-def with_fitted_batch(recipe: Recipe, labels: int) -> Recipe:
-    """Returns the recipe with as many labelled images in a step as the number of labels asks for.
-
-    A tenth of the labels, in whole multiples of `labelled_batch`: at least once and at most `labelled_growth` times it.
-    """
-    times = min(recipe.labelled_growth, max(1, labels // (STEPS_THROUGH_LABELS * recipe.labelled_batch)))
-    return dataclasses.replace(recipe, labelled_batch=times * recipe.labelled_batch)
-
-
-def overridden_changes(changes: Sequence[str], given: Recipe, in_force: Recipe, *, photographs: bool) -> Iterator[str]:
+def overridden_changes(changes: Sequence[str], given: Recipe, in_force: Recipe) -> Iterator[str]:
     """Yields a sentence for each `name=value` of `changes` in whose place the data's own value is in force.
 
     Args:
         changes: As `--change` has them.
         given: The recipe with the changes.
         in_force: The recipe that is trained with.
-        photographs: Whether the images are taken for photographs.
     """
-    reasons = {
-        "labelled_batch": "it grows with the number of labels, labelled_growth=1 keeps it",
-        "pile_ramp": "it is shorter with few labels a class, ramp_labels=0 keeps it",
-    }
+    few_labels = "it is shorter with few labels a class, ramp_labels=0 keeps it"
     of_photographs = (
         "images that are taken for photographs have photo_learning_rate, photo_labelled_batch and photo_feature_grid, "
         "and views that stay as strong; --augment digits would take them for drawn ones"
@@ -131,7 +111,7 @@ def overridden_changes(changes: Sequence[str], given: Recipe, in_force: Recipe, 
         name = change.partition("=")[0]
         value = getattr(in_force, name)
         if getattr(given, name) != value:
-            reason = of_photographs if photographs and name != "pile_ramp" else reasons[name]
+            reason = few_labels if name == "pile_ramp" else of_photographs
             shown = f"{value:g}" if isinstance(value, float) else value
             yield f"--change {change} has no effect, {name}={shown} is in force: {reason}"
 
@@ -182,7 +162,6 @@ PRESETS: dict[str, Recipe] = {
         adam_beta_1=0.9,
         schedule="constant",
         ema_decay=0.0,
-        labelled_growth=1,
         photo_learning_rate=1e-3,
         photo_labelled_batch=32,
     ),
@@ -260,7 +239,7 @@ def changed(recipe: Recipe, changes: tuple[str, ...]) -> Recipe:
 
 _POSITIVE = ("width", "temperature", "learning_rate", "generator_learning_rate", "photo_learning_rate")
 _AT_LEAST_ONE = (
-    "steps", "labelled_batch", "labelled_growth", "latent_size", "feature_grid", "photo_feature_grid",
+    "steps", "labelled_batch", "latent_size", "feature_grid", "photo_feature_grid",
     "photo_labelled_batch",
 )  # fmt: skip
 _BELOW_ONE = ("dropout", "adam_beta_1", "ema_decay")

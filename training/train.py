@@ -27,7 +27,7 @@ from prelabel.errors import InputError, TrainingError
 from prelabel.files import write_text_atomically
 from prelabel.images import Pixels
 from prelabel.progress import Progress
-from training.augment import PHOTOGRAPHS, choose_kind, fitted
+from training.augment import choose_kind, fitted
 from training.batches import BalancedSampler, EpochSampler
 from training.budget import TIMED_STEPS, Budget
 from training.checkpoint import list_checkpoints, load_checkpoint, read_meta, save_checkpoint
@@ -40,7 +40,7 @@ from training.memory import peak_memory_bytes, too_little_memory
 from training.precision import choose_precision, precision
 from training.prior import class_prior
 from training.probe import pile_skill
-from training.recipe import Recipe, labels_alone, overridden_changes, with_fitted_batch
+from training.recipe import Recipe, labels_alone, overridden_changes
 from training.recorder import SAMPLES_PER_ROW, Recorder, Row, plot_curves
 from training.run import check_same_run, describe, finished_run, hold_folder, open_run
 from training.state import Settler, State, build_state
@@ -98,8 +98,8 @@ def _train(options: Options, recipe: Recipe, strategy: tf.distribute.Strategy) -
     if kind == "auto":
         kind = choose_kind(data.unlabelled, data.labelled, data.labels)
     recipe = fitted(recipe, kind)
-    recipe = with_fitted_ramp(with_fitted_batch(recipe, len(data.labels)), len(data.labels), len(data.classes))
-    for overridden in overridden_changes(options.change, options.recipe(), recipe, photographs=kind in PHOTOGRAPHS):
+    recipe = with_fitted_ramp(recipe, len(data.labels), len(data.classes))
+    for overridden in overridden_changes(options.change, options.recipe(), recipe):
         logger.warning("%s", overridden)
     prior = class_prior(options.class_prior, data.classes, data.labels)  # an error here leaves the folder unclaimed
     if options.class_prior == "labelled" and options.labels is not None:

@@ -17,7 +17,7 @@ from training.augment import (
     view_strength,
 )
 from training.models import build_discriminator
-from training.recipe import PRESETS, changed, with_fitted_batch
+from training.recipe import PRESETS, changed
 
 
 def images(count: int = 8) -> tf.Tensor:
@@ -184,7 +184,6 @@ def test_photographs_have_a_step_size_a_batch_a_feature_grid_and_steady_views_of
     for kind in ("natural", "recoloured"):
         photographs = fitted(recipe, kind)
         assert (photographs.learning_rate, photographs.labelled_batch, photographs.feature_grid) == (1e-3, 48, 2)
-        assert with_fitted_batch(photographs, 100_000) == photographs
     assert fitted(PRESETS["book"], "natural") == dataclasses.replace(PRESETS["book"], feature_grid=1)
 
 

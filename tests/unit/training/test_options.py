@@ -19,7 +19,7 @@ from training import __main__ as command
 from training.augment import fitted
 from training.config import Options
 from training.memory import too_little_memory
-from training.recipe import PRESETS, changed, overridden_changes, with_fitted_batch
+from training.recipe import PRESETS, changed, overridden_changes
 from training.run import options_of
 from training.train import train, warn_of_skipped
 from training.trust import with_fitted_ramp
@@ -52,20 +52,15 @@ def test_a_time_and_a_number_of_steps_exclude_each_other_however_they_are_given(
 def test_a_change_that_the_data_overrides_is_told_with_what_keeps_it() -> None:
     changes = ("labelled_batch=16", "pile_ramp=0.1", "dropout=0.1")
     given = changed(PRESETS["default"], changes)
-    many = with_fitted_ramp(with_fitted_batch(given, 1000), 1000, 10)
-    (batch,) = overridden_changes(changes, given, many, photographs=False)
-    assert "--change labelled_batch=16 has no effect, labelled_batch=48 is in force" in batch
-    assert "labelled_growth=1 keeps it" in batch
-    few = with_fitted_ramp(with_fitted_batch(given, 20), 20, 10)
-    (ramp,) = overridden_changes(changes, given, few, photographs=False)
-    assert "pile_ramp=0.02 is in force" in ramp
+    assert list(overridden_changes(changes, given, with_fitted_ramp(given, 1000, 10))) == []
+    (ramp,) = overridden_changes(changes, given, with_fitted_ramp(given, 20, 10))
+    assert "--change pile_ramp=0.1 has no effect, pile_ramp=0.02 is in force" in ramp
     assert "ramp_labels=0 keeps it" in ramp
-    (photographs,) = overridden_changes(changes, given, fitted(given, "natural"), photographs=True)
+    kept = changed(given, ("ramp_labels=0",))
+    assert list(overridden_changes(changes, kept, with_fitted_ramp(kept, 20, 10))) == []
+    (photographs,) = overridden_changes(changes, given, fitted(given, "natural"))
     assert "labelled_batch=96 is in force" in photographs
     assert "photo_labelled_batch" in photographs
-    kept = changed(given, ("labelled_growth=1", "ramp_labels=0"))
-    in_force = with_fitted_ramp(with_fitted_batch(kept, 1000), 20, 10)
-    assert list(overridden_changes(changes, kept, in_force, photographs=False)) == []
 
 
 @pytest.mark.parametrize(
@@ -141,15 +136,3 @@ def test_of_many_images_that_cannot_be_used_some_are_named(caplog: pytest.LogCap
         warn_of_skipped([f"{number}.png: broken" for number in range(700)], "images of the test split")
     assert len(caplog.records) == 6
     assert caplog.records[-1].getMessage() == "skipped: 695 more, 700 images of the test split in all"
-
-
-@pytest.mark.parametrize(
-    ("labels", "batch"), [(20, 32), (100, 32), (639, 32), (640, 64), (959, 64), (960, 96), (1_000, 96), (100_000, 96)]
-)
-def test_with_many_labels_a_step_has_a_tenth_of_them_in_multiples_that_devices_can_share(
-    labels: int, batch: int
-) -> None:
-    assert with_fitted_batch(PRESETS["default"], labels).labelled_batch == batch
-    assert with_fitted_batch(PRESETS["book"], labels) == PRESETS["book"]
-    halved = changed(PRESETS["default"], ("labelled_batch=16", "labelled_growth=2"))
-    assert with_fitted_batch(halved, labels).labelled_batch == (16 if labels < 320 else 32)
