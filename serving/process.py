@@ -68,9 +68,9 @@ def allow_connections(config: Config) -> Config:
     with contextlib.suppress(ValueError, OSError):  # a sandbox may forbid even this
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
         soft = allowed
-    if soft >= wanted:
-        return config
     most = soft - min(_OTHER_DESCRIPTORS, soft // 2)
+    if most >= config.max_connections:
+        return config
     logger.warning(
         "the limit of open files allows fewer connections: raise it (`ulimit -Hn`) or lower --max-connections",
         extra={"max_connections": most, "open_files": soft},

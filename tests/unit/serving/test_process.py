@@ -45,3 +45,6 @@ def test_descriptors_are_for_connections_and_for_the_rest(
     config = allow_connections(Config(Path("bundle")))
     assert (limits.now[0], config.max_connections) == (allowed, connections)
     assert ("fewer connections" in caplog.text) == (connections < 4096)
+    caplog.clear()
+    assert allow_connections(Config(Path("bundle"), max_connections=1)).max_connections == 1
+    assert not caplog.text
