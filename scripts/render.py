@@ -22,6 +22,7 @@ from scripts import (
     other_data,
     quality_page,
     select_bench,
+    select_rounds,
     select_training,
     serving_page,
     training_speed,
@@ -84,6 +85,7 @@ def render(text: str) -> str:
     blocks["select"] = lambda: select_bench.first_table(load("select"))
     blocks["select-methods"] = lambda: select_bench.methods_table(load("select"))
     blocks["select-next"] = lambda: select_bench.next_table(load("select"))
+    blocks["select-rounds"] = lambda: select_rounds.table(load("select_rounds"))
     blocks["select-training"] = lambda: select_training.table(load("select_training"))
     blocks["speed"] = lambda: training_speed.table(load("training_speed"))
 
