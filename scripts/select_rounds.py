@@ -68,7 +68,7 @@ def main() -> None:
     files = [png(image) for image in source.images]
 
     def both_rounds(seed: int) -> list[runs.Entry]:
-        return list(_measure(seed, source, files, options))
+        return _measure(seed, source, files, options)
 
     with ThreadPoolExecutor(options.side_by_side) as pool:
         for entries in pool.map(both_rounds, [seed for seed in options.seeds if seed not in done]):

@@ -28,6 +28,11 @@ class Failure:
 
 
 def failed(before: Failure | None, signature: str, error: str) -> Failure:
-    """Returns what failed now, after `before`, if it failed before; called in the event loop."""
-    wait_s = min(2.0 * before.wait_s, LONGEST_RETRY_S) if before else RETRY_S
+    """Returns what failed now, after `before`, if that version failed before; called in the event loop.
+
+    Another bundle of the version starts anew: it is tried as soon as the first one was.
+    """
+    wait_s = RETRY_S
+    if before is not None and before.signature == signature:
+        wait_s = min(2.0 * before.wait_s, LONGEST_RETRY_S)
     return Failure(signature, error, wait_s, asyncio.get_running_loop().time() + wait_s)

@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import grpc
 import pytest
@@ -25,9 +24,8 @@ from prelabel.adapters.label_studio.stored import load_stored
 from prelabel.adapters.rows import Predictions
 from prelabel.bulk import BulkConfig, run_bulk
 from prelabel.client import PrelabelClient
-from prelabel.errors import InputError, ServerUnavailableError
+from prelabel.errors import InputError
 from prelabel.images import ImageSpec
-from prelabel.predictions import Model, PredictionBatch
 from prelabel.testing import FakeServer
 from support.label_studio import config
 from support.samples import ListModel, ListPredictor, ListSource
@@ -162,64 +160,6 @@ def test_a_server_with_a_new_model_says_so(pile: Path, fake: FakeServer) -> None
         (result,) = predict(address, tasks)
         assert result["model_version"] == "another000000000"
         assert result["result"][0]["value"] == {"choices": ["none"]}
-
-
-def test_late_batches_are_left_for_another_time(pile: Path, fake: FakeServer) -> None:
-    times = iter([0.0, 0.0, *[1000.0] * 20])
-    tasks = [task(i, image="/data/local-files/?d=pile/0000.png") for i in range(7)]
-    with PrelabelClient(fake.address) as client:
-        backend = Backend(None, client, Images(Places(local_files=pile.parent)), clock=lambda: next(times))
-        body = {"tasks": tasks, "label_config": CONFIG}
-        results = backend.predict(body)["results"]
-        backend.close()
-    assert len(results) == 7
-    assert results[3:] == [[]] * 4
-
-
-def test_no_batch_starts_after_the_budget_however_many_there_are(pile: Path) -> None:
-    now_s = [0.0]
-    model = ListModel("fake000000000000")
-
-    class Slow:
-        """A server that takes 25 s for each batch of up to three images."""
-
-        started_s: ClassVar[list[float]] = []
-
-        def model(self) -> Model:
-            return replace(ListPredictor(model).model(), max_request_images=3)
-
-        def predict(self, images: Sequence[bytes]) -> PredictionBatch:
-            self.started_s.append(now_s[0])
-            now_s[0] += 25.0
-            raise ServerUnavailableError("too slow")
-
-    tasks = [task(i, image="/data/local-files/?d=pile/0000.png") for i in range(100)]
-    backend = Backend(None, Slow(), Images(Places(local_files=pile.parent)), clock=lambda: now_s[0])
-    assert backend.predict({"tasks": tasks, "label_config": CONFIG})["results"] == [[]] * 100
-    backend.close()
-    assert Slow.started_s == [0.0, 25.0, 50.0]
-
-
-def test_one_image_that_cannot_be_fetched_costs_no_other(
-    pile: Path, fake: FakeServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Odd(Images):
-        def get(self, address: object) -> bytes:
-            if address == "odd":
-                raise RuntimeError("nobody thought of this")
-            return super().get(address)
-
-    bad = ["data:image/png;base64,é", "data:image/png,\ud800", "odd"]
-    tasks = [task(i, image=address) for i, address in enumerate([*bad, "/data/local-files/?d=pile/0000.png"])]
-    tasks[0]["data"]["uid"] = "\ud800"
-    with PrelabelClient(fake.address) as client:
-        backend = Backend(None, client, Odd(Places(local_files=pile.parent)))
-        results = backend.predict({"tasks": tasks, "label_config": CONFIG})["results"]
-        backend.close()
-    assert results[:3] == [[]] * 3
-    assert choice(results[3]) == "low"
-    assert "holds no base64, or no ASCII" in caplog.text
-    assert "nobody thought of this" in caplog.text
 
 
 def test_of_several_choices_one_is_named(predictions: Path) -> None:
