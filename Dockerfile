@@ -9,7 +9,7 @@
 #   docker build --target serve -t prelabel-serve:cpu \
 #     --build-arg SERVE_BASE=python:3.11-slim-bookworm --build-arg SERVE_LOCK=locks/serve-cpu.txt .
 #
-# Any Debian or Ubuntu with Python 3.11 or newer, or with such a Python in its package archive, can be the base.
+# Any Debian or Ubuntu with Python 3.11 or newer (`train`: to 3.13), or with such a Python in its package archive, can be the base.
 
 # TensorFlow finds a GPU only where the base brings CUDA 12 and cuDNN 9; this one trains on the CPU. For a GPU, not yet
 # tried: one of nvidia/cuda:12.*-cudnn-runtime-ubuntu24.04 (make image TRAIN_BASE=...), and `docker run --gpus all`.

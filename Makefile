@@ -43,7 +43,7 @@ help: ## list every target in a line
 setup: $(VENV)/.installed ## create the environment in .venv from the lock file
 
 $(VENV)/.installed: locks/dev.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prelabel needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "prelabel needs Python 3.11 to 3.13 (its TensorFlow has no wheels for others): make PYTHON=python3.13")'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/dev.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

@@ -12,10 +12,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from prelabel.errors import ImageError, InputError
 from prelabel.jpeg_scans import has_more_scans
+from prelabel.tiff_tiles import tiled_pixels
 
 Pixels = NDArray[np.uint8]
 """uint8 [H, W, C] or [B, H, W, C], 0..255."""
@@ -31,11 +33,29 @@ _MAX_SCANS = 64
 """Passes over the picture of a JPEG file: each costs as much as a scan with something in it, however short it is.
 libtiff has such a limit for those inside of TIFF."""
 
+_MAX_RUN_LENGTH_PIXELS = 1 << 22
+"""Pixels of a run-length coded BMP file: Pillow decodes those in Python, with the interpreter locked, and a row may be
+four bytes."""
+
+_TILE_MARGIN_PIXELS = 1 << 20
+"""What the tiles of a TIFF file may have beside the picture, and a quarter of the most pixels more."""
+
 _STRIP_PIXELS = 1 << 18
 """Pixels of which transparency is resolved at a time."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 """Pillow's names of the formats that are decoded; its other decoders are not meant for bytes from strangers."""
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF's orientation -> what makes the picture upright (CIPA DC-008, 4.6.4)."""
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 """File names that count as images, in lower case."""
@@ -91,7 +111,7 @@ def decode_image(data: bytes, spec: ImageSpec, max_pixels: int = MAX_IMAGE_PIXEL
 
     Raises:
         ImageError: The bytes are empty, truncated, no image, animated, of floating-point pixels, decode to more than
-            `max_pixels`, or take more than 64 passes to decode.
+            `max_pixels`, or would take far more time or memory than so many pixels do.
     """
     with _decoding(data, max_pixels):
         image = _to_mode(_open(data, max_pixels), "L" if spec.channels == 1 else "RGB")
@@ -171,6 +191,15 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise ImageError(f"{image.width} x {image.height} pixels are over the limit of {max_pixels} pixels")
     if image.format in {"JPEG", "MPO"} and has_more_scans(data, _MAX_SCANS):
         raise ImageError(f"the JPEG file has more scans than the limit of {_MAX_SCANS}: save it anew, with one")
+    if isinstance(image, TiffImageFile):
+        tiled = tiled_pixels(image, data)
+        if tiled > (most := max_pixels + max_pixels // 4 + _TILE_MARGIN_PIXELS):
+            raise ImageError(f"the tiles of the TIFF file have {tiled} pixels, over the limit of {most}")
+    if image.tile and image.tile[0][0] == "bmp_rle" and image.width * image.height > _MAX_RUN_LENGTH_PIXELS:
+        raise ImageError(
+            f"{image.width} x {image.height} pixels are over the limit of {_MAX_RUN_LENGTH_PIXELS} pixels of a "
+            "run-length coded BMP file: save it without that"
+        )
     # A camera's JPEG may carry previews or depth maps behind the picture (MPO); elsewhere no frame is the main one.
     # Whether there are more, not how many: to count the pages of a TIFF takes time with the square of their number.
     if image.format != "MPO" and getattr(image, "is_animated", False):
@@ -179,8 +208,9 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     if image.mode == "F" or image.mode == "I":
         what = "floating-point" if image.mode == "F" else "32-bit"
         raise ImageError(f"{what} pixels have no stated range; convert the image to 8 or 16 bits")
-    ImageOps.exif_transpose(image, in_place=True)  # without a copy of those that are upright
-    return image
+    # Pillow's own `exif_transpose` also writes the EXIF anew, which fails on values of types that it does not expect.
+    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:

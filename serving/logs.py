@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from datetime import UTC, datetime
 
 from serving.request_ids import REQUEST_ID
@@ -49,6 +50,8 @@ def demote_departures(record: logging.LogRecord) -> bool:
 
 def configure(level: str, worker: int | None = None) -> None:
     """Sends every logger's records of at least `level` to stderr; `worker` as for `JsonFormatter`."""
+    # Pillow warns of faults of images that it decodes all the same, tens of thousands of times over one file.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter(worker))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prelabel.bundle import Bundle
 from prelabel.client import MAX_MESSAGE_BYTES
 from prelabel.engine import Engine, parallel_calls, usable_cores
 from prelabel.errors import InputError
@@ -42,12 +43,7 @@ class Model:
     @functools.cached_property
     def max_request_images(self) -> int:
         """Images of the largest request that fits the queue and a message, its answer included."""
-        bundle, queue = self.engine.bundle, self.batcher.limits
-        image_bytes = math.prod(bundle.input.shape)
-        # Per image an answer has K probabilities and three numbers of at most 5 bytes, at worst an error message.
-        answer_bytes = 4 * len(bundle.classes) + 512
-        message = (self.max_message_bytes - _MESSAGE_RESERVE_BYTES) // max(image_bytes, answer_bytes)
-        return min(MAX_REQUEST_IMAGES, message, queue.max_queue_images, queue.max_queue_bytes // image_bytes)
+        return _max_request_images(self.engine.bundle, self.batcher.limits, self.max_message_bytes)
 
     async def decode(self, files: Sequence[bytes], priority: Priority) -> tuple[Pixels, dict[int, str]]:
         """Decodes the image files of a request; call `predict` at once with what this returns.
@@ -105,12 +101,21 @@ def start_model(engine: Engine, config: Config, version: str = "", observer: Bat
         max_queue_bytes=config.max_queue_mib << 20,
         instances=config.instances or parallel_calls(threads=1, gpus=gpus, processes=config.processes),
     )
-    threads = max(1, usable_cores() // config.processes)
-    decoder = Decoder(engine.bundle.input, threads, config.max_image_pixels)
-    model = Model(engine, Batcher(engine, limits, observer), decoder, config.max_message_mib << 20, version)
-    if model.max_request_images < 1:
+    max_message_bytes = config.max_message_mib << 20
+    # Before there are threads: a version that does not fit is tried again and again.
+    if _max_request_images(engine.bundle, limits, max_message_bytes) < 1:
         raise InputError(
-            f"one image {engine.bundle.input.shape} does not fit a message of {model.max_message_bytes} bytes "
+            f"one image {engine.bundle.input.shape} does not fit a message of {max_message_bytes} bytes "
             f"(--max-message-mib), or the queue of {limits.max_queue_bytes} bytes (--max-queue-mib)"
         )
-    return model
+    threads = max(1, usable_cores() // config.processes)
+    decoder = Decoder(engine.bundle.input, threads, config.max_image_pixels)
+    return Model(engine, Batcher(engine, limits, observer), decoder, max_message_bytes, version)
+
+
+def _max_request_images(bundle: Bundle, limits: BatchLimits, max_message_bytes: int) -> int:
+    image_bytes = math.prod(bundle.input.shape)
+    # Per image an answer has K probabilities and three numbers of at most 5 bytes, at worst an error message.
+    answer_bytes = 4 * len(bundle.classes) + 512
+    message = (max_message_bytes - _MESSAGE_RESERVE_BYTES) // max(image_bytes, answer_bytes)
+    return min(MAX_REQUEST_IMAGES, message, limits.max_queue_images, limits.max_queue_bytes // image_bytes)

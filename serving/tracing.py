@@ -28,8 +28,8 @@ def tracing(environment: Mapping[str, str]) -> "Spans | None":
         from serving.spans import to_collector
     except ModuleNotFoundError as error:
         raise InputError(
-            f"{asked_by} asks for traces, but {error.name} is not installed: install the dependency group `tracing` "
-            "(pip install --group tracing), or set OTEL_SDK_DISABLED=true"
+            f"{asked_by} asks for traces, but {error.name} is not installed: pip install opentelemetry-sdk "
+            "opentelemetry-exporter-otlp-proto-grpc, or set OTEL_SDK_DISABLED=true"
         ) from error
     try:
         return to_collector()

@@ -1,7 +1,9 @@
 import logging
+import warnings
 
 import pytest
 
+from serving import logs
 from serving.logs import demote_departures
 
 
@@ -29,3 +31,13 @@ def test_other_errors_of_grpc_stay_errors(caplog: pytest.LogCaptureFixture) -> N
         assert demote_departures(other)
     assert other.levelname == "ERROR"
     assert other.exc_info is not None
+
+
+def test_what_pillow_thinks_of_an_image_is_no_log_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        logs.configure("info")
+        warnings.warn_explicit("Corrupt EXIF data", UserWarning, "Image.py", 1, module="PIL.Image")
+        warnings.warn_explicit("another", UserWarning, "other.py", 1, module="other")
+    assert [str(one.message) for one in told] == ["another"]

@@ -65,7 +65,7 @@ def test_a_server_without_tracing_imports_nothing_of_opentelemetry() -> None:
 def test_a_server_that_shall_trace_and_cannot_refuses_to_start() -> None:
     message, _ = start("sys.modules['opentelemetry'] = None", **ENDPOINT)
     assert message.startswith("OTEL_EXPORTER_OTLP_ENDPOINT asks for traces, but opentelemetry")
-    assert "is not installed: install the dependency group `tracing` (pip install --group tracing)" in message
+    assert "is not installed: pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-grpc, or" in message
 
 
 def test_a_collector_that_is_not_there_does_not_keep_a_server_from_starting_and_stopping() -> None:
