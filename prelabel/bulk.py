@@ -15,7 +15,15 @@ from pathlib import Path
 
 from prelabel.engine_base import usable_cores
 from prelabel.engine_choice import way_named
-from prelabel.errors import InputError, OverloadedError, RemoteError, ServerUnavailableError, StorageError, WorkerError
+from prelabel.errors import (
+    InputError,
+    ModelChangedError,
+    OverloadedError,
+    RemoteError,
+    ServerUnavailableError,
+    StorageError,
+    WorkerError,
+)
 from prelabel.label import Predictor, Work, label_shards
 from prelabel.output import SUMMARY_FILE, claim, finished_shards, refuse_others, write_run, write_text
 from prelabel.predictions import Model
@@ -210,9 +218,12 @@ def run_with(
             except (ServerUnavailableError, OverloadedError, RemoteError, StorageError, WorkerError, OSError) as error:
                 # A full disk, for example, is an OSError, which would say neither where it was nor what is left.
                 what = " ".join(str(error).split())
+                how = "run the same command again to go on"
+                if isinstance(error, ModelChangedError):
+                    how = f"with model {run.model_id} served again, {how}; with another one, start over by --overwrite"
                 raise (StorageError if isinstance(error, OSError) else type(error))(
                     f"{what}; {before.rows + new.rows:,} of {images:,} images are done and kept in {output.shown()}: "
-                    "run the same command again to go on"
+                    f"{how}"
                 ) from error
         if written != len(missing):
             raise WorkerError(

@@ -8,14 +8,17 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps
 
 from prelabel.adapters.pictures import image_name
 from prelabel.adapters.rows import Conversion, Predictions, Selection
-from prelabel.errors import InputError
+from prelabel.errors import InputError, ModelNotFoundError
 from prelabel.predictions import Prediction
+
+if TYPE_CHECKING:
+    from prelabel.client import PrelabelClient
 
 logger = logging.getLogger(__name__)
 
@@ -112,11 +115,7 @@ class CvatTags:
 def _asker(server: str, model: str, classes: tuple[str, ...]) -> Callable[[bytes], Prediction] | None:
     """Returns a function from an image file to its prediction, None where nobody is named."""
     if server:
-        from prelabel.client import PrelabelClient
-
-        client = PrelabelClient(server)
-        _check(server, client.model().classes, classes)
-        return lambda content: next(client.predict([content]).rows(classes))
+        return ServerAnswers(server, classes)
     if model:
         from prelabel.embedded import load_predictor
         from prelabel.images import decode_image
@@ -126,6 +125,37 @@ def _asker(server: str, model: str, classes: tuple[str, ...]) -> Callable[[bytes
         decode = partial(decode_image, spec=engine.bundle.input)
         return lambda content: next(engine.predict(decode(content)[None]).rows(classes))
     return None
+
+
+class ServerAnswers:
+    """From an image file to its prediction, by a server whose model has the wanted classes in their order."""
+
+    def __init__(self, address: str, classes: tuple[str, ...]) -> None:
+        self._address, self._classes = address, classes
+        self._client = self._of_latest()
+
+    def __call__(self, content: bytes) -> Prediction:
+        """Returns the prediction of an image file.
+
+        Raises:
+            InputError: The server has another model now, with other classes.
+        """
+        try:
+            answer = self._client.predict([content])
+        except ModelNotFoundError:
+            self._client.close()
+            self._client = self._of_latest()
+            answer = self._client.predict([content])
+        return next(answer.rows(self._classes))
+
+    def _of_latest(self) -> "PrelabelClient":
+        from prelabel.client import PrelabelClient
+
+        with PrelabelClient(self._address) as asking:
+            model = asking.model()
+        _check(self._address, model.classes, self._classes)
+        # By its id: a version that is loaded later may have other classes, or these in another order.
+        return PrelabelClient(self._address, model_version=model.model_id)
 
 
 def _check(name: str, found: tuple[str, ...], wanted: tuple[str, ...]) -> None:

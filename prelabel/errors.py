@@ -14,6 +14,7 @@
     ├── OverloadedError           the server's queue is full, or this caller's share of it is used up
     ├── AccessError               the server wants a token, or another one
     ├── RemoteError          the server failed on a valid request
+    │   └── ModelChangedError    it has another model than the one that answered the requests before
     └── WorkerError          a process that worked for this one died
 
 Messages name the offending value and the fix, and hold no line breaks, so that a command can print them as one line.
@@ -79,6 +80,10 @@ class AccessError(PrelabelError):
 
 class RemoteError(PrelabelError):
     """The server failed on a request that was valid."""
+
+
+class ModelChangedError(RemoteError):
+    """Work that one model began cannot be finished by it: the server has another one now."""
 
 
 class WorkerError(PrelabelError):

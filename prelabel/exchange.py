@@ -13,7 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from prelabel.errors import InputError, PrelabelError, RemoteError, ServerUnavailableError
+from prelabel.errors import (
+    InputError,
+    ModelChangedError,
+    ModelNotFoundError,
+    PrelabelError,
+    RemoteError,
+    ServerUnavailableError,
+)
 from prelabel.failures import Failure, to_error
 from prelabel.predictions import PredictionBatch, Priority
 from prelabel.retry import Backoff
@@ -175,6 +182,8 @@ class Exchange:
         """Sends and receives on one call until all is answered (None) or the call breaks off."""
         yield Open(server.address)
         for sent in flow.unanswered:
+            # The model that began goes on, where the server still has it beside a later one.
+            sent.request.model_version = flow.model_id or self._model_version
             yield Send(sent.request)
         if flow.exhausted:
             yield Finish()
@@ -186,7 +195,7 @@ class Exchange:
                     yield Finish()
                 else:
                     request_id = str(flow.taken)
-                    request = self._request(images, flow.priority, request_id)
+                    request = self._request(images, flow.priority, request_id, flow.model_id)
                     flow.taken += 1
                     flow.unanswered.append(_Sent(request, request_id, len(images)))
                     yield Send(request)
@@ -200,6 +209,11 @@ class Exchange:
                 met = True
             response = yield Receive(self._timeout_s)
             if isinstance(response, Failure):
+                if flow.model_id is not None and response.kind is ModelNotFoundError:
+                    raise ModelChangedError(
+                        f"{server.address} has no model {flow.model_id} any more, which answered before batch "
+                        f"{flow.unanswered[0].request_id}: start again to have one model's answers"
+                    ) from response.cause
                 return response
             batch = _answer(response, server, flow)
             flow.unanswered.popleft()
@@ -208,8 +222,9 @@ class Exchange:
             tries.succeeded()
             yield Give(batch)
 
-    def _request(self, images: Images, priority: Priority, request_id: str) -> Any:
-        return predict_request(images, priority, self._model_version, request_id, self._max_message_bytes)
+    def _request(self, images: Images, priority: Priority, request_id: str, model_id: str | None = None) -> Any:
+        version = model_id or self._model_version
+        return predict_request(images, priority, version, request_id, self._max_message_bytes)
 
     def _tries(self) -> _Tries:
         if self.closed:
@@ -254,7 +269,9 @@ def _answer(response: Any, server: Server, flow: _Flow) -> PredictionBatch:
             change = (
                 f"{server.address} has model {batch.model_id}, but {flow.model_address} answered with {flow.model_id}"
             )
-        raise RemoteError(f"{change} in mid-stream at batch {sent.request_id}: start again to have one model's answers")
+        raise ModelChangedError(
+            f"{change} in mid-stream at batch {sent.request_id}: start again to have one model's answers"
+        )
     flow.model_id, flow.model_address = batch.model_id, server.address
     return batch
 

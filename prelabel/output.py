@@ -200,9 +200,26 @@ def recorded_provider(where: str | Path, model_id: str) -> str:
     Raises:
         InputError: `_run.json` is damaged.
     """
-    output = open_storage(where)
-    run = read_run(output) if _can_look_into(output) else None
+    run = _recorded(where)
     return run.execution_provider if run is not None and run.model_id == model_id else ""
+
+
+def recorded_model(where: str | Path) -> str:
+    """Returns the model_id of the predictions in an output, which need not exist; "" where there are none.
+
+    Args:
+        where: Path or URL of the output.
+
+    Raises:
+        InputError: `_run.json` is damaged.
+    """
+    run = _recorded(where)
+    return "" if run is None else run.model_id
+
+
+def _recorded(where: str | Path) -> Run | None:
+    output = open_storage(where)
+    return read_run(output) if _can_look_into(output) else None
 
 
 def save_shard(

@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -13,13 +13,16 @@ from prelabel.commands.exits import EXIT_ERROR_ROWS
 from prelabel.connection import Connection
 from prelabel.embedded import EmbeddedModel, load_predictor
 from prelabel.engine_choice import allowed_ways, way_named
-from prelabel.errors import InputError
+from prelabel.errors import InputError, ModelNotFoundError
 from prelabel.label import Predictor
-from prelabel.output import recorded_provider
+from prelabel.output import recorded_model, recorded_provider
 from prelabel.progress import ProgressMode
 from prelabel.ray_runner import ClusterOptions, ray_runner
 from prelabel.ray_worker import ClusterModel
 from prelabel.sources import Source, open_source
+
+if TYPE_CHECKING:
+    from prelabel.client import PrelabelClient
 
 HELP = """Pre-labels every image of a folder, of Parquet, tar, npz or IDX files, or of a list, into Parquet files.
 
@@ -118,7 +121,8 @@ def _run_on_cluster(options: Run, source: Source) -> BulkSummary:
 def open_predictor(options: Run) -> AbstractContextManager[Predictor]:
     """Returns the model of a run: a client of its server, or its bundle in this process.
 
-    What is left at `auto` is as it was when the run was begun, so that all its rows are computed in the same way.
+    What is left at `auto` is as it was when the run was begun, so that all its rows are computed in the same way; of a
+    server's models it is the one that began it.
 
     Raises:
         InputError: Both were given, or neither.
@@ -126,21 +130,43 @@ def open_predictor(options: Run) -> AbstractContextManager[Predictor]:
     if (options.server is None) == (options.model is None):
         raise InputError("give either --server HOST:PORT or --model BUNDLE")
     if options.model is None:
-        from prelabel.client import PrelabelClient
-
-        connection = options.connection
-        return PrelabelClient(
-            str(options.server),
-            tls=connection.to_tls(),
-            token_over_plaintext=connection.token_over_plaintext,
-            retry_for_s=options.retry_for_s,
-        )
+        return _client(options)
     before = None
     if not options.bulk.overwrite:
         before = way_named(recorded_provider(options.bulk.output, load_bundle(options.model).model_id))
     return nullcontext(
         load_predictor(options.model, options.device, options.threads, options.runtime, options.precision, before)
     )
+
+
+def _client(options: Run) -> "PrelabelClient":
+    """Returns a client of the server, of the model that began the output where the server still has it."""
+    from prelabel.client import PrelabelClient
+
+    connection = options.connection
+
+    def client(model_version: str) -> "PrelabelClient":
+        return PrelabelClient(
+            str(options.server),
+            tls=connection.to_tls(),
+            token_over_plaintext=connection.token_over_plaintext,
+            retry_for_s=options.retry_for_s,
+            model_version=model_version,
+        )
+
+    begun_by = "" if options.bulk.overwrite else recorded_model(options.bulk.output)
+    if not begun_by:
+        return client("")
+    going_on = client(begun_by)
+    try:
+        going_on.model()
+    except ModelNotFoundError:
+        going_on.close()
+        return client("")  # the run will say whose the output is
+    except BaseException:
+        going_on.close()
+        raise
+    return going_on
 
 
 def _summary_text(summary: BulkSummary, output: str | Path) -> str:

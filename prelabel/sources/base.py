@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from prelabel.errors import ImageError
+from prelabel.errors import ImageError, StorageError
 from prelabel.images import ImageSpec, Pixels, decode_image, fit_pixels
+from prelabel.reading import reason
+from prelabel.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -104,3 +106,14 @@ def spread(images: int, count: int) -> list[int]:
 def section(source: Source, start: int, stop: int) -> Source:
     """Returns a source whose images start..stop are those of `source`, for sending it to another process."""
     return source.section(start, stop) if isinstance(source, SectionedSource) else source
+
+
+def check_still_there(storage: Storage, name: str) -> None:
+    """Raises `StorageError` if a file of many images cannot even be looked at any more, as when its disk is gone.
+
+    As rows, all the images in it would be errors for ever.
+    """
+    try:
+        storage.size_bytes(name)
+    except OSError as error:
+        raise StorageError(f"{storage.shown(name)} is gone: {reason(error)}; is its disk mounted?") from None

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prelabel.errors import InputError
+from prelabel.reading import reason
 
 IMAGE_COLUMN = "image"
 LABEL_COLUMN = "label"
@@ -32,6 +33,17 @@ def check_columns(path: str, schema: Any) -> None:
     for name in (LABEL_COLUMN, ID_COLUMN):
         if name in schema.names and not _is_name(schema.field(name).type):
             raise InputError(f"{path}: column {name!r} is {schema.field(name).type}, wanted are strings or integers")
+
+
+def check_text(path: str, name: str, column: Any) -> None:
+    """Raises `InputError` unless all strings of a column (Arrow) are UTF-8, which Arrow does not see to by itself."""
+    import pyarrow as pa
+
+    try:
+        for chunk in column.chunks:
+            (chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk).validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: column {name!r} is not text in UTF-8 ({reason(error)}): write it anew") from None
 
 
 def class_names(path: str, schema: Any) -> tuple[str, ...] | None:

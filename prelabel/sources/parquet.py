@@ -12,7 +12,7 @@ import numpy as np
 
 from prelabel.errors import InputError
 from prelabel.reading import readable_parquet, reason
-from prelabel.sources.base import Sample, spread
+from prelabel.sources.base import Sample, check_still_there, spread
 from prelabel.sources.columns import (
     ID_COLUMN,
     IMAGE_COLUMN,
@@ -22,18 +22,13 @@ from prelabel.sources.columns import (
     check_ids,
     check_labels,
     check_numbered,
+    check_text,
     class_names,
     filled_ids,
     row_id,
 )
+from prelabel.sources.parquet_rows import rows_at_once, unpacked
 from prelabel.storage import Storage, printable
-
-READ_ROWS = 256
-"""Most rows that are unpacked at a time: a row group may hold a hundred thousand images."""
-
-READ_BYTES = 64 << 20
-"""About so many bytes of images are unpacked at a time: 256 photographs may be more than memory, or than the 2 GiB that
-a column of Arrow holds in one piece."""
 
 READ_AHEAD_BYTES = 1 << 20
 """Read of a file at a time: pyarrow by itself would read a column of a whole row group for the first row of it."""
@@ -49,6 +44,8 @@ class _File:
     start: int
     """Position of its first row in the whole collection."""
     group_rows: tuple[int, ...]
+    footer_hash: bytes
+    """SHA-256 of what describes the columns."""
     columns: tuple[str, ...]
     class_names: tuple[str, ...] | None
 
@@ -87,11 +84,17 @@ class ParquetSource:
                 columns = [name for name in (ID_COLUMN, IMAGE_COLUMN, LABEL_COLUMN) if name in file.schema_arrow.names]
                 classes = class_names(path, file.schema_arrow)
                 if LABEL_COLUMN in columns:
-                    check_labels(path, file.read([LABEL_COLUMN])[LABEL_COLUMN], classes)
+                    labels = file.read([LABEL_COLUMN])[LABEL_COLUMN]
+                    check_text(path, LABEL_COLUMN, labels)
+                    check_labels(path, labels, classes)
                 if ID_COLUMN in columns:
-                    ids.append(filled_ids(file.read([ID_COLUMN])[ID_COLUMN], _stem(name)))
-                groups = _group_rows(file)
-            self._files.append(_File(name, path, size, start, groups, tuple(columns), classes))
+                    own = file.read([ID_COLUMN])[ID_COLUMN]
+                    check_text(path, ID_COLUMN, own)
+                    ids.append(filled_ids(own, _stem(name)))
+                groups, footer = _group_rows(file), _footer(opened)
+            self._files.append(
+                _File(name, path, size, start, groups, hashlib.sha256(footer).digest(), tuple(columns), classes)
+            )
             start += sum(groups)
         check_ids(ids)
         check_numbered(ids, {_stem(file.name): file.rows for file in self._files if ID_COLUMN not in file.columns})
@@ -148,6 +151,7 @@ class ParquetSource:
 
         Raises:
             InputError: A file is gone or changed since it was opened.
+            StorageError: A file is gone while it is read.
         """
         import pyarrow.parquet as pq
 
@@ -159,59 +163,41 @@ class ParquetSource:
                 content = self._storage.open(file.name)
                 opened = pq.ParquetFile(content, buffer_size=READ_AHEAD_BYTES, pre_buffer=False)
             with content, opened:
-                if _group_rows(opened) != file.group_rows:
+                if hashlib.sha256(_footer(content)).digest() != file.footer_hash:
                     raise InputError(f"{file.path} is another file than it was when it was opened: start again")
                 group_start = 0
                 for group, rows in enumerate(file.group_rows):
                     low, high = max(first - group_start, 0), min(last - group_start, rows)
                     if low < high:
-                        yield from _read_group(opened, file, group, group_start, low, high)
+                        yield from _read_group(self._storage, opened, file, group, group_start, low, high)
                     group_start += rows
 
 
-def _read_group(opened: Any, file: _File, group: int, group_start: int, low: int, high: int) -> Iterator[Sample]:
+def _read_group(
+    storage: Storage, opened: Any, file: _File, group: int, group_start: int, low: int, high: int
+) -> Iterator[Sample]:
     """Yields rows low..high of a row group.
 
     Raises:
         InputError: This pyarrow does not read such files, as with codecs that it was built without.
+        StorageError: The file is gone.
     """
     import pyarrow as pa
 
-    position, rows_at_once = low, _rows_at_once(opened.metadata.row_group(group))
+    position, at_once = low, rows_at_once(opened.metadata.row_group(group))
     while True:
         try:
-            for row in _unpacked(opened, file, group, position, high, rows_at_once):
+            for row in unpacked(opened, list(file.columns), group, position, high, at_once):
                 yield _sample(row, file, group_start + position)
                 position += 1
             return
         except pa.ArrowNotImplementedError as error:
-            if rows_at_once == 1:
+            if at_once == 1:
                 raise InputError(f"{file.path}, row group {group}: pyarrow cannot read it: {reason(error)}") from None
-            rows_at_once = 1  # these rows are much larger than the others: over 2 GiB in a struct have to be read apart
+            at_once = 1  # these rows are much larger than the others: over 2 GiB in a struct have to be read apart
         except (OSError, pa.ArrowException) as error:
+            check_still_there(storage, file.name)
             yield from _lost(opened, file, group, group_start, position, high, reason(error))
-            return
-
-
-def _rows_at_once(group: Any) -> int:
-    """Returns how many rows of a row group (its metadata) are unpacked at a time."""
-    columns = [group.column(i) for i in range(group.num_columns)]
-    image_bytes: int = sum(
-        one.total_uncompressed_size for one in columns if one.path_in_schema.split(".")[0] == IMAGE_COLUMN
-    )
-    return max(1, min(READ_ROWS, READ_BYTES * int(group.num_rows) // max(image_bytes, 1)))
-
-
-def _unpacked(opened: Any, file: _File, group: int, low: int, high: int, rows_at_once: int) -> Iterator[dict[str, Any]]:
-    """Yields rows low..high of a row group, column name -> value; raises what pyarrow does."""
-    position = 0
-    for batch in opened.iter_batches(rows_at_once, [group], list(file.columns)):
-        skipped = min(max(low - position, 0), batch.num_rows)
-        position += skipped
-        rows = batch.slice(skipped, high - position).to_pylist()
-        yield from rows
-        position += len(rows)
-        if position >= high:
             return
 
 
@@ -227,10 +213,10 @@ def _lost(opened: Any, file: _File, group: int, group_start: int, low: int, high
 
 def _sample(row: dict[str, Any], file: _File, number: int) -> Sample:
     image = row[IMAGE_COLUMN]
-    content = image["bytes"] if isinstance(image, dict) else image
+    content = image if isinstance(image, bytes) else None
     error = None
     if content is None:
-        named = isinstance(image, dict) and image.get("path")
+        named = "" if image is None else str(image)
         error = "the row holds no image bytes" + (
             f", only a path ({named!r}): list such paths in a .txt" if named else ""
         )

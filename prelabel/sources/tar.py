@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from prelabel.errors import InputError
 from prelabel.reading import readable, reason
-from prelabel.sources.base import Sample, spread
+from prelabel.sources.base import Sample, check_still_there, spread
 from prelabel.sources.names import Names
 from prelabel.sources.tar_index import LABEL_SUFFIXES, NOT_A_FILE, Entry, Findings, index
 from prelabel.storage import MAX_FILE_BYTES, Storage, printable
@@ -150,7 +150,8 @@ class TarSource:
         """Yields images start..stop; one that is a link, or cannot be read any more, is a `Sample` with an error.
 
         Raises:
-            InputError: A tar file is gone since its headers were read.
+            InputError: A tar file is gone, or of another size, since its headers were read.
+            StorageError: It is gone while it is read.
         """
         for shard in self._shards:
             first, last = max(start - shard.start, 0), min(stop - shard.start, shard.rows)
@@ -161,6 +162,11 @@ class TarSource:
                 with readable(f"{self._storage.shown(shard.name)} cannot be read any more", OSError):
                     file = self._storage.open(shard.name)
                 with file:
+                    if file.seek(0, os.SEEK_END) != shard.size:
+                        raise InputError(
+                            f"{self._storage.shown(shard.name)} is another file than it was when it was opened: "
+                            "start again"
+                        )
                     for i in range(first, images):
                         yield self._sample(file, shard, i)
             if last > images:
@@ -182,6 +188,7 @@ class TarSource:
                 label = parse_label(LABEL_SUFFIXES[kind], _read(file, shard.label_offsets[i], shard.label_sizes[i]))
             return Sample(identity, path, content, label)
         except OSError as error:
+            check_still_there(self._storage, shard.name)
             return Sample(identity, path, None, None, f"cannot be read: {reason(error)}")
 
 

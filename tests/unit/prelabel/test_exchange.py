@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prelabel.errors import OverloadedError, PrelabelError, RemoteError, ServerUnavailableError
+from prelabel.errors import (
+    ModelChangedError,
+    ModelNotFoundError,
+    OverloadedError,
+    PrelabelError,
+    RemoteError,
+    ServerUnavailableError,
+)
 from prelabel.exchange import FIRST_SIGN_S, Exchange
 from prelabel.failures import Failure, silence
 from prelabel.images import RESIZE_RULE, Pixels
@@ -167,8 +174,28 @@ def test_a_stream_goes_on_at_another_server_at_once() -> None:
 
 def test_a_stream_does_not_go_on_with_another_model() -> None:
     world = World(deque([None, None, PASSING[0]]), 3, {"a:1": "model", "b:1": "other"})
-    with pytest.raises(RemoteError, match="b:1 has model other, but a:1 answered with model in mid-stream at batch 1"):
+    with pytest.raises(
+        ModelChangedError, match="b:1 has model other, but a:1 answered with model in mid-stream at batch 1"
+    ):
         world.run(Exchange("a:1,b:1", clock=world.clock), window=2)
+
+
+def test_the_model_that_began_a_stream_is_asked_for_when_it_goes_on() -> None:
+    """A server may hold it beside a later one, which a new call would get without that."""
+    world = World(deque([None, None, PASSING[0]]), 5)
+    asked: list[str] = []
+    answer = world.answer
+    world.answer = lambda request: asked.append(request.model_version) or answer(request)  # type: ignore[method-assign, func-returns-value]
+    world.run(Exchange("a:1", clock=world.clock, model_version="1"), window=2)
+    assert (world.answers, asked) == (list(range(5)), ["1"] + ["model"] * 4)
+
+
+def test_a_model_that_is_no_longer_held_ends_the_stream_by_name() -> None:
+    gone = Failure(grpc.StatusCode.NOT_FOUND, "no model 'model'")
+    with pytest.raises(ModelChangedError, match="a:1 has no model model any more, which answered before batch 1"):
+        World(deque([None, None, gone]), 3).run(Exchange("a:1"), window=2)
+    with pytest.raises(ModelNotFoundError, match="no model 'model'"):
+        World(deque([None, gone]), 3).run(Exchange("a:1"), window=2)
 
 
 def test_each_server_is_tried_once_before_the_first_pause_and_all_are_named() -> None:

@@ -261,6 +261,38 @@ def test_a_file_that_is_another_one_now_is_named(tmp_path: Path) -> None:
         list(source.read(1, 2))
 
 
+def test_a_file_of_as_many_rows_is_another_one_all_the_same(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.parquet", image=[b"a", b"b"])
+    source = open_source(path)
+    write(path, image=[b"c", b"d"])
+    with pytest.raises(InputError, match=r"t\.parquet is another file than it was"):
+        list(source.read(0, 2))
+
+
+def not_utf8(*texts: bytes) -> pa.Array:
+    """Texts as a writer leaves them that does not look."""
+    return pa.array(texts, pa.binary()).view(pa.string())
+
+
+def test_a_path_that_is_not_utf8_costs_nothing(tmp_path: Path) -> None:
+    """Hugging Face's struct has the name of the file, which nobody needs where its bytes are."""
+    image = pa.StructArray.from_arrays(
+        [pa.array([b"a", None, None], pa.binary()), not_utf8(b"B\xe4ume.png", b"B\xe4ume.png", b"")], ["bytes", "path"]
+    )
+    pq.write_table(pa.table({"image": image}), tmp_path / "t.parquet")
+    first, second, third = open_source(tmp_path / "t.parquet").read(0, 3)
+    assert (first.content, first.error) == (b"a", None)
+    assert second.error == "the row holds no image bytes, only a path ('B\\\\xe4ume.png'): list such paths in a .txt"
+    assert third.error == "the row holds no image bytes"
+
+
+@pytest.mark.parametrize("name", ["id", "label"])
+def test_ids_and_labels_that_are_not_utf8_are_refused_at_once(tmp_path: Path, name: str) -> None:
+    pq.write_table(pa.table({"image": [b"a"], name: not_utf8(b"B\xe4ume")}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=rf"t\.parquet: column '{name}' is not text in UTF-8 .*: write it anew"):
+        open_source(tmp_path / "t.parquet")
+
+
 def test_the_manifest_changes_with_the_images(tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()
     first = open_source(write(tmp_path / "t.parquet", image=[b"a", b"b"])).manifest_hash
