@@ -61,6 +61,13 @@ def read_gate_images(data: Path, spec: ImageSpec, wanted: int = IMAGES) -> GateI
     )
 
 
+def too_few(images: int) -> str:
+    """Returns why nothing can be judged on so many images, "" where it can."""
+    if images >= MIN_IMAGES:
+        return ""
+    return f"{images:,} held-out images are too few to judge it: {MIN_IMAGES:,} wanted"
+
+
 def judge(
     precision: Precision, runtime: Runtime, recipe: str, expected: Outputs, got: Outputs, images_from: str
 ) -> PrecisionFigures:
@@ -72,8 +79,8 @@ def judge(
     agreement = float((expected.probabilities.argmax(axis=1) == got.probabilities.argmax(axis=1)).mean())
     difference, image_difference = _quantile(differences, 0.999), _quantile(differences.max(axis=1), 0.99)
     complaints = []
-    if images < MIN_IMAGES:
-        complaints.append(f"{images:,} held-out images are too few to judge it: {MIN_IMAGES:,} wanted")
+    if few := too_few(images):
+        complaints.append(few)
     if agreement < MIN_AGREEMENT:
         complaints.append(f"agreement {agreement:.3%} is below {MIN_AGREEMENT:.1%}")
     if difference > MAX_DIFFERENCE:

@@ -8,7 +8,7 @@ import keras
 import onnx
 
 from export.convert import OPSET
-from export.gate import GateImages, judge, read_gate_images
+from export.gate import GateImages, judge, read_gate_images, too_few
 from export.parity import Outputs, run_keras
 from export.quantize import INT8_RECIPES, to_float16, to_int8
 from prelabel.bundle import MODEL_FILE, Bundle, Parity
@@ -16,12 +16,14 @@ from prelabel.engine_base import Settings, bucket_sizes
 from prelabel.engine_choice import Way, load
 from prelabel.errors import DeviceError
 from prelabel.images import ImageSpec
-from prelabel.precisions import VARIANT_FILES, PrecisionFigures, Runtime
+from prelabel.precisions import VARIANT_FILES, PrecisionFigures
 
 logger = logging.getLogger(__name__)
 
 HINT = "the float32 graph, computed in bfloat16"
 HALF = "float16 up to the logits"
+BFLOAT16, FLOAT16 = Way("cpu", "openvino", "bfloat16"), Way("cpu", "onnxruntime", "float16")
+INT8 = Way("cpu", "openvino", "int8"), Way("cpu", "onnxruntime", "int8")
 
 
 @dataclass(frozen=True)
@@ -50,21 +52,28 @@ def make_variants(
         InputError: The data set cannot be read any more.
     """
     images = read_gate_images(data, spec)
+    if few := too_few(len(images.held_out)):
+        ways = ((BFLOAT16, HINT), (INT8[0], INT8_RECIPES[0].name), (FLOAT16, HALF))
+        return Variants(tuple(PrecisionFigures(way.precision, way.runtime, how, False, few) for way, how in ways), {})
     expected = run_keras(discriminator, images.held_out)
     bench = _Bench(images, expected, spec, classes)
-    figures = [bench.judge(model, Way("cpu", "openvino", "bfloat16"), HINT)]
+    figures = [bench.judge(model, BFLOAT16, HINT)]
     files: dict[str, bytes] = {}
     for recipe in INT8_RECIPES:
-        graph = to_int8(model, recipe, images.calibration)
-        runtimes: tuple[Runtime, ...] = ("openvino", "onnxruntime")
-        tried = [bench.judge(graph, Way("cpu", runtime, "int8"), recipe.name) for runtime in runtimes]
+        try:
+            graph = to_int8(model, recipe, images.calibration)
+        except ValueError as error:  # where activations hardly vary, ONNX Runtime finds no ranges for them
+            why = f"not made: {' '.join(str(error).split())}"
+            figures += [PrecisionFigures(way.precision, way.runtime, recipe.name, False, why) for way in INT8]
+            continue
+        tried = [bench.judge(graph, way, recipe.name) for way in INT8]
         figures += tried
         if any(one.passed for one in tried):
             files[VARIANT_FILES["int8"]] = graph.SerializeToString()
             break
     half = to_float16(model)
     # Its numbers are those of a GPU; its speed is not, so nothing but a GPU runs it.
-    figures.append(bench.judge(half, Way("cpu", "onnxruntime", "float16"), HALF))
+    figures.append(bench.judge(half, FLOAT16, HALF))
     if figures[-1].passed:
         files[VARIANT_FILES["float16"]] = half.SerializeToString()
     return Variants(tuple(figures), files)

@@ -106,17 +106,31 @@ def are_grey(images: Pixels) -> bool:
 
 
 def colour_may_tell_class(images: Pixels, labels: NDArray[np.int32]) -> bool:
-    """False only where the mean colours of images (uint8 [n, H, W, 3]) are known not to name their classes (int32 [n]).
+    """False only where the colours of images (uint8 [n, H, W, 3]) are known not to name their classes (int32 [n]).
 
-    Each image is given the class whose other images have the nearest mean of the three channels' means, in units of
-    their spread (leave one out, at most 2,000 images). Colours name classes where the mean over the classes of how many
-    are right is above chance by more than 3 standard deviations of it; classes that a person tells by colour are far
-    above. True as well where labels are too few to tell, even if all were right: to take a class's colour away is worse
-    than to leave one that means nothing.
+    Each image is given the class whose other images have the nearest mean colour, in units of the channels' spread
+    (leave one out, at most 2,000 images); once by the colour of the whole image and once by that of the thing in it,
+    since of a small thing on any ground the former says nothing. Colours name classes where the mean over the classes
+    of how many are right is above chance by more than 3 standard deviations of it; classes that a person tells by
+    colour are far above. True as well where labels are too few to tell, even if all were right: to take a class's
+    colour away is worse than to leave one that means nothing.
     """
     step = -(-len(images) // 2000)
-    labels = labels[::step]
-    colours = images[::step].mean(axis=(1, 2))
+    images, labels = images[::step], labels[::step]
+    return any(_may_tell(colours, labels) for colours in (images.mean(axis=(1, 2)), _colours_of_things(images)))
+
+
+def _colours_of_things(images: Pixels) -> NDArray[np.float64]:
+    """Returns the mean colours (float64 [n, 3]) of what differs from the border's median by half of all that does."""
+    edges = (images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1])
+    ground = np.median(np.concatenate(edges, axis=1), axis=1)[:, None, None].astype(np.int16)
+    distance = np.abs(images - ground).max(axis=3)
+    weights = distance >= np.maximum(1, distance.max(axis=(1, 2), keepdims=True)) / 2
+    total: NDArray[np.float64] = np.einsum("nhwc,nhw->nc", images.astype(np.float64), weights)
+    return total / np.maximum(1, weights.sum(axis=(1, 2)))[:, None]
+
+
+def _may_tell(colours: NDArray[np.float64], labels: NDArray[np.int32]) -> bool:
     colours = (colours - colours.mean(axis=0)) / np.maximum(colours.std(axis=0), 1e-6)
     member = labels[:, None] == np.unique(labels)  # [n, K]
     sums, counts = member.T @ colours, member.sum(axis=0)

@@ -2,13 +2,16 @@
 
 import logging
 import math
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from prelabel.errors import ImageError, InputError
 from prelabel.images import ImageSpec, Pixels, image_size_and_channels
+from prelabel.lookahead import map_ahead
 from prelabel.sources import Sample
 from training.memory import machine_memory_bytes
 
@@ -20,11 +23,18 @@ USUAL_SHARE = 0.25
 """A size that so many images have is the data's own; where there is none, images are as they happened to be cut."""
 WAITING_BYTES = 1 << 30
 """So much of files is kept until the shape of images is chosen: all of a usual data set, the start of a huge one."""
+CHUNK_BYTES = 64 << 20
+"""After that, so much of files is decoded at a time."""
+CHUNK_IMAGES = 1024
+"""Most images that are decoded at a time."""
+LARGE_FILE_BYTES = 16 << 10
+"""Mean size of files that several threads decode: with smaller ones they would wait for each other."""
 
 FLAT = 24
 """Values, of 256, over which an image spreads that shows something: a faint photograph spreads over more."""
 
 logger = logging.getLogger(__name__)
+ResultT = TypeVar("ResultT")
 
 
 class Collector:
@@ -34,9 +44,12 @@ class Collector:
     from all before where none of them is labelled.
     """
 
-    def __init__(self, image_size: int | None, most: int) -> None:
-        """Prepares for at most `most` samples; `image_size` as in `choose_spec`."""
-        self._image_size, self._most = image_size, most
+    def __init__(self, image_size: int | None, most: int, advance: Callable[[int], None] = lambda _: None) -> None:
+        """Prepares for at most `most` samples; `image_size` as in `choose_spec`.
+
+        Calls `advance` with how many more were decoded.
+        """
+        self._image_size, self._most, self._advance = image_size, most, advance
         self._waiting: list[Sample] = []
         self._waiting_bytes = 0
         self._spec: ImageSpec | None = None
@@ -47,13 +60,13 @@ class Collector:
 
     def add(self, sample: Sample) -> None:
         """Takes the next sample."""
-        if self._spec is not None:
-            self._decode(sample, self._spec)
-            return
         self._waiting.append(sample)
         self._waiting_bytes += sample.content_bytes
-        if self._waiting_bytes > WAITING_BYTES:
-            self._choose()
+        if self._spec is None:
+            if self._waiting_bytes > WAITING_BYTES:
+                self._choose()
+        elif self._waiting_bytes > CHUNK_BYTES or len(self._waiting) == CHUNK_IMAGES:
+            self._decode(self._spec)
 
     def finish(self) -> tuple[ImageSpec, Pixels]:
         """Returns the shape, and uint8 [n, H, W, C] of the n samples that were added.
@@ -62,6 +75,7 @@ class Collector:
             InputError: None of those that the shape is chosen from can be decoded.
         """
         spec = self._spec or self._choose()
+        self._decode(spec)
         return spec, self._images[: self._count]
 
     def _choose(self) -> ImageSpec:
@@ -77,30 +91,50 @@ class Collector:
         # Zero pages cost no memory until something is written to them.
         self._images = np.zeros((self._most, *spec.shape), np.uint8)
         self._spec = spec
-        for sample in self._waiting:
-            self._decode(sample, spec)
-        self._waiting = []
+        self._decode(spec)
         return spec
 
-    def _decode(self, sample: Sample, spec: ImageSpec) -> None:
-        try:
-            self._images[self._count] = sample.pixels(spec)
-        except ImageError as error:
-            self.failed[self._count] = str(error)
-        self._count += 1
+    def _decode(self, spec: ImageSpec) -> None:
+        """Decodes what waits."""
+
+        def pixels_or_error(sample: Sample) -> Pixels | ImageError:
+            try:
+                return sample.pixels(spec)
+            except ImageError as error:
+                return error
+
+        for outcome in _each(pixels_or_error, self._waiting):
+            if isinstance(outcome, ImageError):
+                self.failed[self._count] = str(outcome)
+            else:
+                self._images[self._count] = outcome
+            self._count += 1
+            self._advance(1)
+        self._waiting, self._waiting_bytes = [], 0
 
 
-def warn_of_flat(images: Pixels, paths: Sequence[str]) -> None:
-    """Logs where most images (uint8 [n, H, W, C], n at least 1; 500 of them are looked at) show next to nothing."""
+def _each(function: Callable[[Sample], ResultT], samples: Sequence[Sample]) -> Iterator[ResultT]:
+    """Returns what a function, which must be safe in threads, gives for each sample, in order."""
+    in_files = sum(len(sample.content) for sample in samples if isinstance(sample.content, bytes))
+    if in_files < LARGE_FILE_BYTES * len(samples):
+        return map(function, samples)
+    return map_ahead(function, samples, len(os.sched_getaffinity(0)))
+
+
+def warn_of_flat(what: str, images: Pixels, paths: Sequence[str]) -> None:
+    """Logs where most images (uint8 [n, H, W, C], n at least 1; 500 of them are looked at) show next to nothing.
+
+    `what` says which images they are, in the plural.
+    """
     step = -(-len(images) // 500)
     sample = images[::step]
     ranges = np.ptp(sample.reshape(len(sample), -1), axis=1)
     if (share := (ranges < FLAT).mean()) > 0.5:
         flattest = int(ranges.argmin())
         logger.warning(
-            "%.0f %% of the images are almost of one colour as they are read, for example %s (values %d to %d): "
+            "%.0f %% of the %s are almost of one colour as they are read, for example %s (values %d to %d): "
             "transparency is laid on black, and of 16-bit greys the upper 8 bits are taken; convert such images before",
-            100.0 * share, paths[flattest * step], sample[flattest].min(), sample[flattest].max(),
+            100.0 * share, what, paths[flattest * step], sample[flattest].min(), sample[flattest].max(),
         )  # fmt: skip
 
 
@@ -115,11 +149,12 @@ def choose_spec(samples: Sequence[Sample], image_size: int | None) -> ImageSpec:
         InputError: None of the samples can be decoded.
     """
     shapes, failed = [], []
-    for sample in samples[:: max(1, len(samples) // 500)]:
-        try:
-            shapes.append(_shape(sample))
-        except ImageError as error:
-            failed.append(f"{sample.path}: {error}")
+    looked_at = samples[:: max(1, len(samples) // 500)]
+    for sample, outcome in zip(looked_at, _each(_shape_or_error, looked_at), strict=True):
+        if isinstance(outcome, ImageError):
+            failed.append(f"{sample.path}: {outcome}")
+        else:
+            shapes.append(outcome)
     if not shapes:
         kind = "images" if samples[0].label is None else "labelled images"
         raise InputError(f"none of the {len(samples)} {kind} can be decoded, for example {failed[0]}")
@@ -140,10 +175,13 @@ def choose_spec(samples: Sequence[Sample], image_size: int | None) -> ImageSpec:
     return ImageSpec(height, width, 1 if channels == 1 else 3)
 
 
-def _shape(sample: Sample) -> tuple[int, int, int]:
+def _shape_or_error(sample: Sample) -> tuple[int, int, int] | ImageError:
     if isinstance(sample.content, bytes):
-        return image_size_and_channels(sample.content)
+        try:
+            return image_size_and_channels(sample.content)
+        except ImageError as error:
+            return error
     if sample.content is None:
-        raise ImageError(sample.error or "could not be read")
+        return ImageError(sample.error or "could not be read")
     height, width = sample.content.shape[:2]
     return height, width, sample.content.shape[2] if sample.content.ndim == 3 else 1

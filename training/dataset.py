@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from prelabel.errors import ImageError, InputError
 from prelabel.images import ImageSpec, Pixels
+from prelabel.progress import Progress, ProgressMode
 from prelabel.sources import Source
 from training.collect import Collector, warn_of_flat
 from training.splits import find_splits
@@ -68,6 +71,7 @@ def load_dataset(
     seed: int,
     image_size: int | None = None,
     max_unlabelled: int = 200_000,
+    progress: ProgressMode = "none",
 ) -> Dataset:
     """Reads a data set and draws the labels that training may see.
 
@@ -77,7 +81,9 @@ def load_dataset(
             divide), or None for all that there are.
         seed: Decides the draw.
         image_size: Side length in pixels to bring images to, or None for the data's own.
-        max_unlabelled: Most images without a label to keep, and, where `label_count` is given, as many with one.
+        max_unlabelled: Most images without a label to keep, and, where `label_count` is given, as many with one, or
+            as the draw may want.
+        progress: How reading is shown.
 
     Raises:
         InputError: No or one class, no images that can be decoded, or a class with fewer labels than asked for.
@@ -86,35 +92,43 @@ def load_dataset(
     spread = set(np.linspace(0, len(train) - 1, min(len(train), max_unlabelled)).round().astype(int).tolist())
     # Of a huge data set not all is kept: of the pile a spread; where labels are drawn, not all labelled ones either.
     most_beside = len(train) if label_count is None else max_unlabelled
-    collector = Collector(image_size, min(len(train), len(spread) + most_beside))
+    most_drawn = 0 if label_count is None else round(label_count * (2 + math.log(max(1, label_count))))
+    most = min(len(train), len(spread) + most_beside + most_drawn)
+    kept: Counter[str] = Counter()
     names: list[str | None] = []
     paths: list[str] = []
     in_pile: list[bool] = []
     beside = owed = 0
-    for position, sample in enumerate(train.read(0, len(train))):
-        is_labelled = sample.label is not None
-        if position in spread:
-            # A place that fell on an image which is kept anyway goes to the next one of the pile.
-            owed += is_labelled and label_count is None
-        elif is_labelled:
-            if beside == most_beside:
+    with Progress(most, "images", "reading", mode=progress) as report:
+        collector = Collector(image_size, most, report.advance)
+        for position, sample in enumerate(train.read(0, len(train))):
+            is_labelled = sample.label is not None
+            if position in spread:
+                # A place that fell on an image which is kept anyway goes to the next one of the pile.
+                owed += is_labelled and label_count is None
+            elif sample.label is not None:
+                # The draw may want as many of each class; with every class that comes up, fewer.
+                wanted = 0 if label_count is None else -(-label_count // max(1, len(kept)))
+                if beside >= most_beside and kept[sample.label] >= wanted:
+                    continue
+                beside += 1
+            elif owed:
+                owed -= 1
+            else:
                 continue
-            beside += 1
-        elif owed:
-            owed -= 1
-        else:
-            continue
-        collector.add(sample)
-        names.append(sample.label)
-        paths.append(sample.path)
-        in_pile.append(position in spread)
-    classes = class_names(name for name in names if name is not None)
-    if len(classes) < 2:
-        raise InputError(
-            f"{path} has {len(classes)} labelled classes ({', '.join(classes) or 'none'}): at least 2 are wanted, "
-            "as labelled/<class>/<image>, a `label` column, or an IDX label file"
-        )
-    spec, images = collector.finish()
+            if sample.label is not None:
+                kept[sample.label] += 1
+            collector.add(sample)
+            names.append(sample.label)
+            paths.append(sample.path)
+            in_pile.append(position in spread)
+        classes = class_names(name for name in names if name is not None)
+        if len(classes) < 2:
+            raise InputError(
+                f"{path} has {len(classes)} labelled classes ({', '.join(classes) or 'none'}): at least 2 are wanted, "
+                "as labelled/<class>/<image>, a `label` column, or an IDX label file"
+            )
+        spec, images = collector.finish()
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.array([NO_LABEL if name is None else numbers[name] for name in names], np.int32)
     pile = np.flatnonzero(labels == NO_LABEL)
@@ -128,7 +142,7 @@ def load_dataset(
         example = f"{paths[pile[0]]}: {collector.failed[int(pile[0])]}"
         raise InputError(f"none of the {len(pile)} unlabelled images can be decoded, for example {example}")
     unlabelled = images if len(usable) == len(images) else images[usable]  # a copy of a large pile may not fit
-    warn_of_flat(unlabelled, [paths[i] for i in usable])
+    warn_of_flat("unlabelled images", unlabelled, [paths[i] for i in usable])
     for k, name in enumerate(classes):
         if not (labels == k).any():
             first = names.index(name)
@@ -137,6 +151,8 @@ def load_dataset(
                 f"{collector.failed[first]}"
             )
     shown = _draw(labels, classes, label_count, seed)
+    if not np.isin(shown, usable).all():
+        warn_of_flat("labelled images", images[shown], [paths[i] for i in shown])
     hidden = np.setdiff1d(np.flatnonzero(labels != NO_LABEL), shown)
     return Dataset(
         manifest_hash=train.manifest_hash,

@@ -8,13 +8,15 @@ from prelabel.errors import InputError
 from prelabel.sources import (
     FolderSource,
     IdxSource,
+    ListSource,
     NpzSource,
     Source,
+    matched_names,
     open_source,
     open_splits,
     warn_of_left_out,
 )
-from prelabel.sources.folder import LABELLED, UNLABELLED
+from prelabel.sources.folder import LABELLED, TEST, UNLABELLED
 from prelabel.sources.idx import is_idx_images
 from prelabel.sources.parquet import is_table
 from prelabel.sources.tar import is_tar
@@ -31,7 +33,12 @@ def find_splits(path: Path | str) -> tuple[Source, Source | None]:
     """
     storage = open_storage(path)
     if storage.kind() != "folder":
-        return open_source(path), None
+        matched = matched_names(path)
+        splits = open_splits(*matched) if matched else None
+        if splits is not None:
+            return splits
+        source = open_source(path)
+        return source.splits() if isinstance(source, ListSource) else (source, None)
     names = storage.names()
     idx = [name for name in names if name.startswith("train-images") and is_idx_images(name)]
     if _labelled_folders(names):
@@ -78,7 +85,7 @@ def _folder_splits(storage: Storage, names: Sequence[str]) -> tuple[Source, Sour
                 logger.warning("%s holds no images: there will be no class %r", shown, entry[:-1])
     if not has_pile:
         _warn_of_other_piles(storage, names)
-    test = FolderSource(storage, only=("test",))
+    test = FolderSource(storage, only=(TEST,))
     return train, test if len(test) else None
 
 
@@ -88,7 +95,7 @@ def _labelled_folders(names: Sequence[str]) -> list[str]:
 
 def _warn_of_other_piles(storage: Storage, names: Sequence[str]) -> None:
     """Logs which folders of images would have been the pile under another name."""
-    known = (*LABELLED, *UNLABELLED, "test")
+    known = (*LABELLED, *UNLABELLED, TEST)
     others = [name.rstrip("/") for name in names if name.endswith("/") and name.rstrip("/") not in known]
     counts = {name: len(FolderSource(storage, only=(name,))) for name in others if not name.startswith(".")}
     if found := {name: count for name, count in counts.items() if count}:

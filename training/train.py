@@ -91,6 +91,7 @@ def _train(options: Options, recipe: Recipe, strategy: tf.distribute.Strategy) -
         seed=options.seed,
         image_size=options.image_size,
         max_unlabelled=options.max_unlabelled,
+        progress=options.progress,
     )
     data = dataset.training
     warn_of_skipped(dataset.skipped, "images")
@@ -127,11 +128,12 @@ def _train(options: Options, recipe: Recipe, strategy: tf.distribute.Strategy) -
         logger.info("of labels that it did not see, D knows %s; the pile weighs up to %.2g", way, pile_worth)
         if pile_worth == 0.0:
             recipe = labels_alone(recipe)
+            hues = "recoloured" in kind
             logger.warning(
                 "these labels teach D too little to gain from the pile (%s): it learns from the labels alone, without "
-                "a generator, and its realness says little; label more images",
-                way,
-            )
+                "a generator, and its realness says little; label more images%s",
+                way, ", or, if colour names the classes, keep it: --augment natural, or digits" if hues else "",
+            )  # fmt: skip
 
     if options.class_prior != "balanced" and not (
         recipe.information_weight or (recipe.consistency_weight and recipe.align)

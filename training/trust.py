@@ -60,7 +60,7 @@ def skill(right: NDArray[np.bool_], labels: NDArray[np.int32], classes: int) -> 
 
     Args:
         right: bool [n]: which answers are.
-        labels: int32 [n]: the images' classes. Without any there is no skill.
+        labels: int32 [n]: the images' classes. Without any there is no skill; of a class without one nothing is known.
         classes: K.
     """
     counts = np.bincount(labels, minlength=classes)
@@ -72,7 +72,8 @@ def skill(right: NDArray[np.bool_], labels: NDArray[np.int32], classes: int) -> 
     # Between one more hit and one more miss: without any hit or any miss the error is not 0.
     likely = (accuracy * len(labels) + 1) / (len(labels) + 2)
     error = math.sqrt(likely * (1.0 - likely) * float((1.0 / counts[held]).sum())) / held.sum()
-    return Skill((accuracy - 1.0 / classes) / way, error / way)
+    known = held.mean()
+    return Skill((known * accuracy - 1.0 / classes) / way, known * error / way)
 
 
 def worth(known: Skill) -> float:

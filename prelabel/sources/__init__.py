@@ -6,6 +6,7 @@
 import fnmatch
 import logging
 import posixpath
+import re
 from pathlib import Path
 
 from prelabel.errors import InputError
@@ -34,6 +35,7 @@ __all__ = [
     "TarSource",
     "batches",
     "is_image_name",
+    "matched_names",
     "open_source",
     "open_splits",
     "open_tables_or_shards",
@@ -43,6 +45,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_VALIDATION = re.compile(r"(?:dev|val|valid|validation)(?![A-Za-z])")
+"""How names of files begin that are for choosing among models."""
 _PATTERN_SIGNS = frozenset("*?[")
 
 
@@ -115,33 +119,54 @@ def open_tables_or_shards(storage: Storage, names: list[str]) -> Source | None:
 def open_splits(storage: Storage, names: list[str]) -> tuple[Source, Source | None] | None:
     """Opens a folder's Parquet files or tar shards for training, and those for the test, whose names begin with `test`.
 
+    Those for validation, such as `validation-00000.parquet`, are left out and logged: somebody keeps them for that.
+
     Returns:
         None where the names are of neither.
 
     Raises:
-        InputError: As `open_tables_or_shards`; or there are files for the test only.
+        InputError: As `open_tables_or_shards`; or there are files for the test or validation only.
     """
-    tests = [name for name in names if name.startswith("test")]
-    train = open_tables_or_shards(storage, [name for name in names if name not in tests])
+    files = [name for name in names if is_table(name) or is_tar(name)]
+    tests = [name for name in files if name.startswith("test")]
+    validations = [name for name in files if _VALIDATION.match(name)]
+    train = open_tables_or_shards(storage, [name for name in names if name not in {*tests, *validations}])
     test = open_tables_or_shards(storage, tests)
     if train is not None:
+        if validations:
+            logger.warning(
+                "not read, since they are for validation by their names: %s in %s; rename them to train on them",
+                ", ".join(printable(name) for name in validations[:3]), storage.shown(),
+            )  # fmt: skip
         return train, test
-    if test is not None:
-        files = [name for name in tests if not name.endswith("/")]
-        raise InputError(f"{storage.shown()} holds files for the test only ({files[0]}, ...)")
+    if tests or validations:
+        raise InputError(
+            f"{storage.shown()} holds files for the test or validation only ({printable([*tests, *validations][0])}, "
+            "...): rename those to train on"
+        )
     return None
 
 
-def _matched(path: Path | str) -> Source | None:
-    """Opens the files that a pattern stands for; None where it is no pattern, or something has just this name."""
+def matched_names(path: Path | str) -> tuple[Storage, list[str]] | None:
+    """Returns the folder and the names in it that a pattern stands for.
+
+    None where it is no pattern, or something has just this name.
+    """
     storage, pattern = open_storage(path).split()
     if not _PATTERN_SIGNS & set(pattern) or storage.kind(pattern) != "nothing" or storage.kind() != "folder":
         return None
-    names = fnmatch.filter(storage.names(), pattern)
-    source = open_tables_or_shards(storage, names)
+    return storage, fnmatch.filter(storage.names(), pattern)
+
+
+def _matched(path: Path | str) -> Source | None:
+    """Opens the files that a pattern stands for; None as for `matched_names`."""
+    found = matched_names(path)
+    if found is None:
+        return None
+    source = open_tables_or_shards(*found)
     if source is None:
         raise InputError(
-            f"input {storage.shown(pattern)} stands for no .tar or .parquet file: a pattern names such files; images "
+            f"input {printable(str(path))} stands for no .tar or .parquet file: a pattern names such files; images "
             "are read from their folder, or a .txt list of them"
         )
     return source

@@ -21,7 +21,9 @@ LABELLED = ("labelled", "labeled")
 """Folders whose sub-folders are the classes of images to learn from, in both spellings."""
 UNLABELLED = ("unlabelled", "unlabeled")
 """Folders of the pile."""
-LABELLED_FOLDERS = (*LABELLED, "test")
+TEST = "test"
+"""Folder whose sub-folders are the classes of images that training does not learn from."""
+LABELLED_FOLDERS = (*LABELLED, TEST)
 """Folders whose sub-folders are classes."""
 
 

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from prelabel.errors import InputError
 from prelabel.reading import readable
 from prelabel.sources.base import Sample, spread
-from prelabel.sources.folder import is_image_name, label_of, to_sample
+from prelabel.sources.folder import TEST, is_image_name, label_of, to_sample
 from prelabel.sources.names import Names
 from prelabel.storage import Storage, is_url, locate, open_storage, printable, unshortened
 from prelabel.storage_local import LocalStorage
@@ -118,6 +118,16 @@ class ListSource:
         section = copy.copy(self)
         section._lines, section._sizes, section._start = self._lines.part(start, stop), array("q"), start
         return section
+
+    def splits(self) -> "tuple[ListSource, ListSource | None]":
+        """Returns the lines for training, and those below `test/` where there are some."""
+        train, test = copy.copy(self), copy.copy(self)
+        for split in (train, test):
+            split._lines, split._sizes = Names(), array("q")
+        for line in self._lines:
+            is_test = posixpath.normpath(line).startswith(f"{TEST}/")
+            (test if is_test else train)._lines.append(line)
+        return train, test if len(test) else None
 
     def spots(self, count: int) -> list[range]:
         """Returns the positions of `count` files, one by one: the manifest does not cover what is in them."""

@@ -80,9 +80,10 @@ class NpzSource:
         rows_apart = not by_columns or 0 in shape
         if dtype != np.uint8 or len(shape) not in (3, 4) or min(shape) < 0 or not rows_apart:
             order = ", in Fortran's order" if by_columns else ""
+            fault = _fault(shape) if len(shape) in (3, 4) else None
             raise InputError(
                 f"{self._shown}: {IMAGES!r} is {dtype} {list(shape)}{order}, wanted is uint8 [n, h, w] "
-                "or [n, h, w, 1 or 3]: save np.ascontiguousarray(images, np.uint8)"
+                f"or [n, h, w, 1 or 3]: {_fix(dtype, shape)}{(fault and f'; also, {fault}') or ''}"
             )
         if fault := _fault(shape):  # of the array: as rows it would be an error for each image
             raise InputError(f"{self._shown}: {IMAGES!r} is {dtype} {list(shape)}, {fault}")
@@ -90,11 +91,18 @@ class NpzSource:
 
     def _read_labels(self, archive: zipfile.ZipFile) -> NDArray[Any]:
         with archive.open(f"{LABELS}.npy") as file:
+            version = np.lib.format.read_magic(file)
+            if version in _HEADERS and _HEADERS[version](file)[2].hasobject:
+                raise InputError(
+                    f"{self._shown}: {LABELS!r} is an array of objects: save labels.astype(str), with '' where unknown"
+                )
+        with archive.open(f"{LABELS}.npy") as file:
             labels: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
         if labels.shape != (self._shape[0],) or labels.dtype.kind not in "iuU":
             raise InputError(
                 f"{self._shown}: {LABELS!r} is {labels.dtype} {list(labels.shape)}, wanted are integers or strings "
                 f"[{self._shape[0]}], one for each image"
+                + (": save labels.astype(int), with -1 where unknown" if labels.dtype.kind in "fb" else "")
             )
         if labels.dtype.kind == "i" and len(labels) and labels.min() < -1:
             raise InputError(
@@ -137,6 +145,24 @@ class NpzSource:
     def _sample(self, row: int, pixels: NDArray[np.uint8]) -> Sample:
         label = None if self._labels is None else str(self._labels[row])
         return Sample(f"{row:06d}", f"{self._shown}#{row}", pixels, None if label in ("", "-1") else label)
+
+
+def _fix(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
+    """Returns how to save images of another type, number of dimensions or order of bytes."""
+    if dtype.hasobject:
+        return "save np.stack(images), or image files in folders where they are of several sizes"
+    if dtype.kind == "f":
+        return (
+            "save np.clip(np.rint(images * 255), 0, 255).astype(np.uint8) where they are 0..1, with (images + 1) * "
+            "127.5 in the place of images * 255 where they are -1..1"
+        )
+    if dtype.kind == "b":
+        return "save images * np.uint8(255)"
+    if dtype.kind in "iu" and dtype != np.uint8:
+        return "save images.astype(np.uint8) where they are 0..255, (images >> 8).astype(np.uint8) where 0..65535"
+    if len(shape) == 2:
+        return "save images.reshape(len(images), height, width)"
+    return "save np.ascontiguousarray(images)" if len(shape) in (3, 4) else "save them in this shape"
 
 
 def _fault(shape: tuple[int, ...]) -> str | None:

@@ -213,6 +213,7 @@ def test_a_variant_that_answers_otherwise_is_refused_and_its_file_is_not_there(
         return half
 
     monkeypatch.setattr(variants, "to_float16", spoiled)
+    monkeypatch.setattr(gate, "MIN_IMAGES", 100)
     directory, bundle = export_run(Options(run, output=tmp_path / "bundle"))
     (figures,) = bundle.figures("float16")
     assert not figures.passed
@@ -220,6 +221,32 @@ def test_a_variant_that_answers_otherwise_is_refused_and_its_file_is_not_there(
     assert not (directory / "model.float16.onnx").exists()
     with pytest.raises(InputError, match=r"does not allow --precision float16 .*agreement"):
         load_engine(directory, precision="float16")
+
+
+def test_a_variant_that_cannot_be_made_is_refused_and_the_others_are_judged(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_ranges(*_: object) -> onnx.ModelProto:
+        raise ValueError("Too many bins for data range.\nCannot create 2048")
+
+    monkeypatch.setattr(variants, "to_int8", without_ranges)
+    monkeypatch.setattr(gate, "MIN_IMAGES", 100)
+    _, bundle = export_run(Options(run, output=tmp_path / "bundle"))
+    reasons = {figures.reason for figures in bundle.figures("int8")}
+    assert reasons == {"not made: Too many bins for data range. Cannot create 2048"}
+    (half,) = bundle.figures("float16")
+    assert half.images >= 100
+
+
+def test_variants_that_nothing_can_be_judged_on_are_not_made(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants, "to_float16", None)
+    _, bundle = export_run(Options(run, output=tmp_path / "bundle"))
+    assert {figures.precision for figures in bundle.precisions} == {"bfloat16", "int8", "float16"}
+    for figures in bundle.precisions:
+        assert not figures.passed
+        assert "held-out images are too few to judge it: 1,000 wanted" in figures.reason
 
 
 def test_a_machine_that_cannot_run_a_variant_says_so(
@@ -237,6 +264,7 @@ def test_a_machine_that_cannot_run_a_variant_says_so(
             return getattr(real, name)
 
     monkeypatch.setattr(engine_openvino, "_core", OldCpu)
+    monkeypatch.setattr(gate, "MIN_IMAGES", 100)
     _, bundle = export_run(Options(run, output=tmp_path / "bundle"))
     (figures,) = bundle.figures("bfloat16")
     assert figures == dataclasses.replace(figures, passed=False, images=0, agreement=None, p999_difference=None)

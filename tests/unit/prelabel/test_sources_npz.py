@@ -63,7 +63,20 @@ def test_labels(tmp_path: Path, labels: NDArray[Any], wanted: list[str | None]) 
     ("content", "message"),
     [
         ({"x": IMAGES}, "has no array 'images': it has x"),
-        ({"images": IMAGES.astype(np.float32)}, r"'images' is float32 \[40, 16, 16\]"),
+        (
+            {"images": IMAGES.astype(np.float32)},
+            r"'images' is float32 \[40, 16, 16\], .*: save np\.clip\(np\.rint",
+        ),
+        ({"images": IMAGES > 9}, r"'images' is bool .*: save images \* np\.uint8\(255\)"),
+        (
+            {"images": IMAGES.astype(np.uint16)},
+            r"uint16 .*: save images\.astype\(np\.uint8\) where they are 0",
+        ),
+        (
+            {"images": IMAGES[:39].reshape(13, 3, 16, 16) / 255},
+            r"float64 .*: save np\.clip.*; also, images of 16 channels, .*: save np\.moveaxis\(images, 1, -1\)",
+        ),
+        ({"images": IMAGES.reshape(40, 256)}, r"\[40, 256\], .*: save images\.reshape\(len\(images\), height, width\)"),
         ({"images": IMAGES[0]}, r"'images' is uint8 \[16, 16\]"),
         ({"images": IMAGES[None, None]}, r"'images' is uint8 \[1, 1, 40, 16, 16\], wanted is .* \[n, h, w, 1 or 3\]"),
         (
@@ -76,12 +89,15 @@ def test_labels(tmp_path: Path, labels: NDArray[Any], wanted: list[str | None]) 
             r"images of 16 channels, .*: save np\.moveaxis\(images, 1, -1\)",
         ),
         ({"images": IMAGES[:, :0]}, r"\[40, 0, 16\], images without pixels"),
-        ({"images": np.asfortranarray(IMAGES)}, "in Fortran's order"),
-        ({"images": np.array([[[None]]])}, "'images' is object"),
+        ({"images": np.asfortranarray(IMAGES)}, r"in Fortran's order, .*: save np\.ascontiguousarray\(images\)"),
+        ({"images": np.array([[[None]]])}, r"'images' is object .*: save np\.stack\(images\), or"),
         ({"images": IMAGES, "labels": np.zeros(39, int)}, r"'labels' is int64 \[39\]"),
-        ({"images": IMAGES, "labels": np.zeros(40)}, "'labels' is float64"),
+        ({"images": IMAGES, "labels": np.zeros(40)}, r"'labels' is float64 .*: save labels\.astype\(int\), with -1"),
         ({"images": IMAGES, "labels": np.full(40, -2)}, "label -2 is not usable"),
-        ({"images": IMAGES, "labels": np.array([None] * 40)}, "allow_pickle=False"),
+        (
+            {"images": IMAGES, "labels": np.array([None] * 40)},
+            r"an array of objects: save labels\.astype\(str\)",
+        ),
         ({"images": IMAGES[:0]}, r"holds no images \(0 rows\)"),
     ],
 )

@@ -105,6 +105,22 @@ def test_classes_told_apart_by_colour_alone_keep_their_colours(counts: tuple[int
     assert choose_kind(images, images, labels) == "digits"
 
 
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_the_colour_of_a_small_thing_on_any_ground_is_kept(is_busy: bool) -> None:
+    """The mean of such an image is the ground's."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(80, dtype=np.int32) % 2
+    images = np.broadcast_to(generator.integers(60, 190, (80, 1, 1, 3)), (80, 32, 32, 3)).copy()
+    if is_busy:
+        images += generator.integers(-30, 30, (80, 32, 32, 3))
+    for image, label in zip(images, labels, strict=True):
+        top, left = generator.integers(2, 24, 2)
+        image[top : top + 6, left : left + 6] = (255, 0, 0) if label else (0, 255, 0)
+    pile = images.astype(np.uint8)
+    assert colour_may_tell_class(pile, labels)
+    assert not colour_may_tell_class(pile[generator.permutation(80)], labels)
+
+
 def test_some_coloured_images_and_faint_hues_leave_a_pile_grey() -> None:
     images = np.random.default_rng(0).integers(0, 240, (500, 8, 8, 1)).astype(np.uint8).repeat(3, axis=3)
     images[..., 0] += 8

@@ -2,7 +2,9 @@
 
 import io
 import logging
+import threading
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from prelabel.errors import InputError
 from prelabel.sources import Sample
 from training import collect
 from training.collect import Collector, choose_spec, warn_of_flat
+from training.dataset import load_dataset
 
 
 def samples(sizes: Iterable[tuple[int, int]]) -> list[Sample]:
@@ -72,7 +75,43 @@ def test_images_that_show_nothing_are_told_where_they_are_most(
     faint = np.tile(np.linspace(100, 130, 12, dtype=np.uint8), (10, 12, 1))[..., None]
     faint[-flat:] = 7
     with caplog.at_level(logging.WARNING):
-        warn_of_flat(faint, [f"{number}.png" for number in range(10)])
+        warn_of_flat("images", faint, [f"{number}.png" for number in range(10)])
     assert (
         f"60 % of the images are almost of one colour as they are read, for example {10 - flat}.png" in caplog.text
     ) is told
+
+
+def test_large_files_are_decoded_by_several_threads_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "WAITING_BYTES", 30_000)
+    monkeypatch.setattr(collect, "CHUNK_BYTES", 60_000)
+    monkeypatch.setattr(collect, "LARGE_FILE_BYTES", 100)
+    decoders = set()
+    real = Sample.pixels
+    monkeypatch.setattr(Sample, "pixels", lambda one, spec: decoders.add(threading.get_ident()) or real(one, spec))
+    counted: list[int] = []
+    collector = Collector(16, 40, counted.append)
+    for number in range(40):
+        file = io.BytesIO()
+        noise = np.random.default_rng(number).integers(0, 256, (80, 80)).astype(np.uint8)
+        Image.fromarray(noise // 8 + 5 * number).save(file, "PNG")
+        content = file.getvalue() if number != 20 else b"no image"
+        collector.add(Sample(f"{number}", f"{number}", content, "a"))
+    _, images = collector.finish()
+    means = images.mean(axis=(1, 2, 3))
+    assert [round((mean - 15.5) / 5) for mean in means if mean] == [number for number in range(40) if number != 20]
+    assert list(collector.failed) == [20]
+    assert sum(counted) == 40
+    assert threading.get_ident() not in decoders
+
+
+def test_labelled_images_that_show_nothing_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Ink on transparent ground, beside a pile that was flattened before."""
+    for number, folder in enumerate(("labelled/a", "labelled/b", "unlabelled")):
+        (tmp_path / folder).mkdir(parents=True)
+        for i in range(3):
+            pixels = np.random.default_rng(3 * number + i).integers(0, 256, (10, 12)).astype(np.uint8)
+            image = Image.fromarray(pixels) if folder == "unlabelled" else Image.new("LA", (12, 10), (0, 200))
+            image.save(tmp_path / folder / f"{i}.png")
+    load_dataset(tmp_path, label_count=None, seed=0)
+    assert "100 % of the labelled images are almost of one colour" in caplog.text
+    assert "unlabelled images are almost" not in caplog.text

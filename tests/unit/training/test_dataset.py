@@ -273,3 +273,15 @@ def test_a_folder_of_train_and_test_npz_is_a_data_set(tmp_path: Path) -> None:
     dataset = load(tmp_path)
     assert dataset.test_source is not None
     assert len(dataset.test_source) == len(dataset.training.labels) == 4
+
+
+def test_a_draw_from_a_part_of_a_huge_data_set_has_every_class(tmp_path: Path) -> None:
+    """Classes lie one behind the other: neither the spread nor the first ones have enough of each."""
+    labels = [f"{i // 40:02d}" for i in range(400)]
+    table = pa.table({"image": [png(i % 200) for i in range(400)], "label": labels})
+    pq.write_table(table, tmp_path / "train.parquet")
+    for count in (10, 55):
+        training = load(tmp_path, label_count=count, max_unlabelled=7).training
+        assert len(training.classes) == 10
+        assert np.bincount(training.labels).min() == count // 10
+        assert len(training.unlabelled) == 7

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from prelabel.errors import InputError
 from training.splits import find_splits
 
 
@@ -85,3 +88,33 @@ def test_other_data_sets_beside_the_folders_are_not_read(
 def test_a_folder_called_as_idx_files_are_is_a_folder(tmp_path: Path) -> None:
     write(tmp_path, "labelled/a/1.png", "labelled/b/2.png", "unlabelled/3.png", "train-images/4.png")
     assert len(ids(tmp_path)) == 3
+
+
+def test_lines_of_a_list_below_test_are_the_test_split(tmp_path: Path) -> None:
+    names = ["labelled/a/1.png", "test/a/2.png", "unlabelled/3.png", "./test/b/4.png", "labelled/b/5.png"]
+    write(tmp_path, *names)
+    (tmp_path / "all.txt").write_text("\n".join(names))
+    train, test = find_splits(tmp_path / "all.txt")
+    assert [(one.id, one.label) for one in train.read(0, 9)] == [(names[0], "a"), (names[2], None), (names[4], "b")]
+    assert test is not None
+    assert [(one.id, one.label) for one in test.read(0, 9)] == [(names[1], "a"), (names[3], "b")]
+    assert train.manifest_hash != test.manifest_hash
+
+
+@pytest.mark.parametrize("path", ["", "*.parquet"])
+def test_files_for_test_and_validation_are_not_trained_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    for name in ("train-0", "test-0", "validation-0", "val", "dev_1", "valley-0"):
+        pq.write_table(pa.table({"image": [name.encode()]}), tmp_path / f"{name}.parquet")
+    train, test = find_splits(tmp_path / path)
+    assert [one.content for one in train.read(0, 9)] == [b"train-0", b"valley-0"]
+    assert test is not None
+    assert [one.content for one in test.read(0, 9)] == [b"test-0"]
+    assert "for validation by their names: dev_1.parquet, val.parquet, validation-0.parquet in" in caplog.text
+
+
+def test_files_for_validation_alone_are_no_data_set(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [b"x"]}), tmp_path / "validation-0.parquet")
+    with pytest.raises(InputError, match=r"test or validation only \(validation-0\.parquet, \.\.\.\): rename those"):
+        find_splits(tmp_path)

@@ -44,6 +44,15 @@ def test_to_name_the_most_frequent_class_always_is_no_skill() -> None:
     assert skill(labels == 1, labels, 2).value == pytest.approx(0)
 
 
+def test_of_a_class_without_a_held_out_image_nothing_is_known() -> None:
+    """A class of one label has none: to name the other one always is no skill then, either."""
+    labels = np.zeros(100, np.int32)
+    assert skill(labels == 0, labels, 2).value == pytest.approx(0)
+    assert worth(skill(labels == 0, labels, 2)) == 0
+    three = np.arange(99, dtype=np.int32) % 3
+    assert skill(three >= 0, three, 4).value == pytest.approx(2 / 3)
+
+
 def test_without_answers_there_is_no_skill() -> None:
     assert skill(np.zeros(0, np.bool_), np.zeros(0, np.int32), 3) == Skill(0.0, 1.0)
 
