@@ -97,9 +97,16 @@ def test_the_book_without_a_generator_learns_from_the_labels(data: Path, tmp_pat
     assert train(chosen)["steps"] == 2
 
 
-def test_a_prior_that_no_loss_looks_at_is_told(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_prior_that_no_loss_looks_at_is_told(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ready(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.train.build_state", ready)
     for preset in ("book", "default"):
-        train(options(data, tmp_path / preset, preset=preset, class_prior="1,2,1"))
+        with pytest.raises(KeyboardInterrupt):
+            train(options(data, tmp_path / preset, preset=preset, class_prior="1,2,1"))
         assert ("--class-prior 1,2,1 changes nothing here" in caplog.text) == (preset == "book")
         caplog.clear()
 
@@ -107,23 +114,23 @@ def test_a_prior_that_no_loss_looks_at_is_told(data: Path, tmp_path: Path, caplo
 def test_corrected_labels_are_another_run(data: Path, tmp_path: Path) -> None:
     """The drawn labels' counts and the images stay the same, so that nothing else tells."""
     corrected = shutil.copytree(data, tmp_path / "data")
-    train(options(data, tmp_path / "run"))
+    train(options(data, tmp_path / "run", preset="supervised"))
     path = next(corrected.glob("train-labels*"))
     unpack = gzip.decompress if path.suffix == ".gz" else bytes
     content = np.frombuffer(unpack(path.read_bytes()), np.uint8).copy()
     content[8:] = (content[8:] + 1) % 3
     path.write_bytes(gzip.compress(content.tobytes()) if path.suffix == ".gz" else content.tobytes())
     with pytest.raises(InputError, match="a run with data whose labels_hash is"):
-        train(options(corrected, tmp_path / "run"))
+        train(options(corrected, tmp_path / "run", preset="supervised"))
     # A run of a version that did not record them goes on.
     config = json.loads((tmp_path / "run/config.json").read_text())
     del config["labels_hash"]
     (tmp_path / "run/config.json").write_text(json.dumps(config))
-    assert train(options(corrected, tmp_path / "run"))["steps"] == 2
+    assert train(options(corrected, tmp_path / "run", preset="supervised"))["steps"] == 2
 
 
 def test_a_run_that_goes_on_saves_as_often(data: Path, tmp_path: Path) -> None:
-    chosen = options(data, tmp_path / "run", checkpoint_every=1)
+    chosen = options(data, tmp_path / "run", preset="supervised", checkpoint_every=1)
     train(chosen)
     assert options_of(tmp_path / "run", None) == dataclasses.replace(chosen, progress="auto")
 

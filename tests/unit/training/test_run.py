@@ -78,7 +78,7 @@ def test_overwrite_removes_nothing_before_the_data_is_read(finished: tuple[Path,
 
 def test_what_a_killed_process_left_of_its_first_file_is_nobody_s(finished: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / ".config.json.0123456789abcdef.tmp").write_text("{")
-    assert train(options(finished[0], tmp_path, steps=1))["steps"] == 1
+    assert train(options(finished[0], tmp_path, steps=1, preset="supervised"))["steps"] == 1
 
 
 def test_a_folder_that_another_process_trains_into_is_refused(finished: tuple[Path, Path], tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_with(
 
 
 def test_overwrite_starts_over(finished: tuple[Path, Path], tmp_path: Path) -> None:
-    data, _ = finished
-    train(options(data, tmp_path / "run", steps=2))
-    summary = train(options(data, tmp_path / "run", steps=3, overwrite=True))
+    data, run = finished
+    shutil.copytree(run, tmp_path / "run")
+    summary = train(options(data, tmp_path / "run", steps=3, preset="supervised", overwrite=True))
     assert summary["steps"] == 3
 
 
