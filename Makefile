@@ -45,7 +45,8 @@ setup: $(VENV)/.installed ## create the environment in .venv from the lock file
 $(VENV)/.installed: locks/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "prelabel needs Python 3.11 to 3.13 (its TensorFlow has no wheels for others): make PYTHON=python3.13")'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/dev.txt
+	@# Python compiles what is imported; pip would compile 17,000 files, one after the other, which takes a minute.
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r locks/dev.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -65,6 +66,9 @@ serve: setup ## serve runs/NAME/bundle over gRPC on HOST:PORT until SIGTERM
 prelabel: setup ## pre-label INPUT through the server on HOST:PORT into Parquet files in OUTPUT
 	@# Status 3: finished, and some images are error rows; the summary says how many.
 	$(BIN)/prelabel run --input $(call quoted,$(INPUT)) --server $(HOST):$(PORT) --output $(call quoted,$(OUTPUT)) $(PRELABEL_ARGS) || [ $$? -eq 3 ]
+
+# Two workers with BLAS threads on each core wait for each other.
+test unit integration: export OPENBLAS_NUM_THREADS ?= 1
 
 test: setup ## all tests: unit, integration, e2e
 	$(PY) -m pytest -m 'not cluster' $(or $(ARGS),$(WORKERS))

@@ -11,8 +11,8 @@ from pathlib import Path
 import tensorflow as tf
 
 from training import probe
+from training import train as loop
 from training.config import Options
-from training.train import train
 from training.trust import Skill
 
 
@@ -24,10 +24,11 @@ def main() -> None:
     changes += ("adversarial_batch=4",) if preset == "default" else ()
     # The few steps of a test teach too little for the pile to have a weight.
     probe.held_out_skill = lambda *_: Skill(0.22, 0.02)
-    summary = train(
+    loop.ROW_EVERY = 1
+    summary = loop.train(
         Options(
             Path(data), Path(output), labels=6, steps=5, preset=preset, strategy=strategy, augment=augment,  # type: ignore[arg-type]
-            evaluate_every=1, checkpoint_every=5, progress="none", change=(*changes, *sys.argv[7:]),
+            evaluate_every=5, checkpoint_every=5, progress="none", change=(*changes, *sys.argv[7:]),
             overwrite="OVERWRITE" in os.environ,
         )
     )  # fmt: skip

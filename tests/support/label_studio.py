@@ -211,6 +211,7 @@ def run_label_studio(*choices: str) -> Iterator[LabelStudioDouble]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # headers and body are two writes: the second would wait 40 ms
 
         def do_GET(self) -> None:
             self._do()

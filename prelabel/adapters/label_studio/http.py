@@ -51,6 +51,7 @@ class BackendServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are two writes: the second would wait for the caller's ACK
     timeout = IDLE_S
     server: BackendServer
 

@@ -15,16 +15,17 @@ from onnx import TensorProto, helper
 from export import publish as publishing
 from export.config import Options
 from export.convert import check_graph, to_onnx
-from export.parity import Outputs, check_parity, compare, read_real_images
+from export.parity import Outputs, check_parity, compare, read_real_images, run_keras
 from export.publish import export_run
 from prelabel.bundle import load_bundle
 from prelabel.engine import load_engine
 from prelabel.errors import InputError, ParityError
 from prelabel.images import ImageSpec
 from support.datasets import write_idx_dataset
+from training.checkpoint import list_checkpoints, load_classifier, read_meta
 from training.config import Options as TrainOptions
 from training.models import WeightNormConv2D, build_discriminator, fold_weight_norm
-from training.recipe import PRESETS, changed
+from training.recipe import PRESETS, Recipe, changed
 from training.train import train
 
 
@@ -99,10 +100,17 @@ def test_a_run_becomes_a_bundle_that_says_where_it_comes_from(run: Path) -> None
 
 
 def test_the_bundle_answers_as_the_keras_model(run: Path, tmp_path: Path) -> None:
-    directory, _ = export_run(Options(run, output=tmp_path / "bundle"))
-    answers = load_engine(directory, "cpu").predict(np.zeros((2, 16, 16, 1), np.uint8))
-    np.testing.assert_allclose(answers.probabilities.sum(axis=1), 1, rtol=1e-5)
-    assert ((answers.realness > 0) & (answers.realness < 1)).all()
+    directory, bundle = export_run(Options(run, output=tmp_path / "bundle"))
+    images = read_real_images(run.parent / "data", ImageSpec(16, 16, 1))[:20]
+    answers = load_engine(directory, "cpu", precision="float32").predict(images)
+    checkpoint = list_checkpoints(run / "checkpoints")[-1]
+    recipe = Recipe(**read_meta(checkpoint)["options"]["recipe"])
+    discriminator = build_discriminator(bundle.input, len(bundle.classes), recipe, seed=0)
+    load_classifier(checkpoint, discriminator)
+    expected = run_keras(discriminator, images)
+    np.testing.assert_allclose(answers.probabilities, expected.probabilities, atol=1e-4)
+    np.testing.assert_allclose(answers.realness, expected.realness, atol=1e-4)
+    assert np.ptp(expected.probabilities, axis=0).max() > 0.01
 
 
 def test_the_same_run_gives_the_same_model_id(run: Path, tmp_path: Path) -> None:

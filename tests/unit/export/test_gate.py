@@ -148,7 +148,7 @@ def test_int8_convolutions_and_float_heads(graph: onnx.ModelProto, recipe) -> No
     assert len(onnx.numpy_helper.to_array(weights[kernel.input[1]])) == weights[kernel.input[0]].dims[0]
     (dense,) = [node for node in reduced.graph.node if node.op_type == "MatMul"]
     assert weights[dense.input[1]].data_type == TensorProto.FLOAT
-    assert differences(graph, reduced) < 0.2
+    assert differences(graph, reduced) < 0.006  # 0.003; ranges of darker images: 0.009 and 0.04
 
 
 def test_float16_up_to_the_logits(graph: onnx.ModelProto) -> None:

@@ -20,7 +20,6 @@ from training.augment import fitted
 from training.config import Options
 from training.memory import too_little_memory
 from training.recipe import PRESETS, changed, overridden_changes
-from training.run import options_of
 from training.train import train, warn_of_skipped
 from training.trust import with_fitted_ramp
 
@@ -127,12 +126,6 @@ def test_corrected_labels_are_another_run(data: Path, tmp_path: Path) -> None:
     del config["labels_hash"]
     (tmp_path / "run/config.json").write_text(json.dumps(config))
     assert train(options(corrected, tmp_path / "run", preset="supervised"))["steps"] == 2
-
-
-def test_a_run_that_goes_on_saves_as_often(data: Path, tmp_path: Path) -> None:
-    chosen = options(data, tmp_path / "run", preset="supervised", checkpoint_every=1)
-    train(chosen)
-    assert options_of(tmp_path / "run", None) == dataclasses.replace(chosen, progress="auto")
 
 
 def test_of_many_images_that_cannot_be_used_some_are_named(caplog: pytest.LogCaptureFixture) -> None:
