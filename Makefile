@@ -13,7 +13,7 @@ INPUT   = data/mnist/train-images-idx3-ubyte.gz
 OUTPUT  = runs/$(NAME)/predictions
 ARGS    =
 # Tests on two cores; a module's tests stay together, for they share what is slow to set up.
-WORKERS = -n 2 --dist loadscope
+WORKERS = -n 2 --dist loadscope --no-loadscope-reorder
 # More flags for one stage; ARGS does for a line with one target.
 TRAIN_ARGS    = $(ARGS)
 EXPORT_ARGS   = $(ARGS)

@@ -12,6 +12,9 @@ from prelabel.bundle import BUNDLE_FILE, MODEL_FILE, Bundle, Parity
 from prelabel.files import sha256_file
 from prelabel.images import ImageSpec
 
+LONGEST = ("integration/test_distributed_training", "unit/training/", "e2e/", "unit/export/")
+"""What takes minutes begins first: at the end one worker would do it while the other has nothing left."""
+
 TINY_CLASSES = ("low", "middle", "high")
 TINY_CENTRES = np.array([32.0, 128.0, 224.0], np.float32)
 """The tiny model classifies an image by its first pixel: the nearest centre wins."""
@@ -93,3 +96,9 @@ def tiny_images(first_pixels: list[int], second_pixel: int = 128) -> NDArray[np.
     images = np.zeros((len(first_pixels), 8, 8, 1), np.uint8)
     images[:, 0, 0, 0], images[:, 0, 1, 0] = first_pixels, second_pixel
     return images
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest modules first."""
+    ranks = {path: rank for rank, path in enumerate(LONGEST)}
+    items.sort(key=lambda item: min((rank for path, rank in ranks.items() if path in item.nodeid), default=len(ranks)))

@@ -133,7 +133,7 @@ def test_a_folder_without_labels_from_before_is_named(
     write_table(tmp_path / "tables/test.parquet", ((pile / "bar-01.png").read_bytes(), "bar"))
     (tmp_path / "a.csv").write_text("id,answer\nspot-01.png,spot\n")
     for where, message in (
-        (tmp_path / "tables", "holds files for the test only (test.parquet"),
+        (tmp_path / "tables", "holds files for the test or validation only (test.parquet"),
         (pile, "holds no labels"),
     ):
         given = ("--answers", tmp_path / "a.csv", "--input", pile, "--labelled", where)

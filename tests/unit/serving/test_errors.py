@@ -24,6 +24,7 @@ EXPECTED = {
     errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.AccessError: grpc.StatusCode.UNAUTHENTICATED,
     errors.RemoteError: INTERNAL,
+    errors.ModelChangedError: INTERNAL,
     errors.StorageError: INTERNAL,
     errors.WorkerError: INTERNAL,
 }
