@@ -53,7 +53,7 @@ def make_variants(
     """
     images = read_gate_images(data, spec)
     if few := too_few(len(images.held_out)):
-        ways = ((BFLOAT16, HINT), (INT8[0], INT8_RECIPES[0].name), (FLOAT16, HALF))
+        ways = ((BFLOAT16, HINT), *((way, INT8_RECIPES[0].name) for way in INT8), (FLOAT16, HALF))
         return Variants(tuple(PrecisionFigures(way.precision, way.runtime, how, False, few) for way, how in ways), {})
     expected = run_keras(discriminator, images.held_out)
     bench = _Bench(images, expected, spec, classes)

@@ -2,13 +2,13 @@
 
 import logging
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 
+from prelabel.engine_base import usable_cores
 from prelabel.errors import ImageError, InputError
 from prelabel.images import ImageSpec, Pixels, image_size_and_channels
 from prelabel.lookahead import map_ahead
@@ -118,7 +118,7 @@ def _each(function: Callable[[Sample], ResultT], samples: Sequence[Sample]) -> I
     in_files = sum(len(sample.content) for sample in samples if isinstance(sample.content, bytes))
     if in_files < LARGE_FILE_BYTES * len(samples):
         return map(function, samples)
-    return map_ahead(function, samples, len(os.sched_getaffinity(0)))
+    return map_ahead(function, samples, usable_cores())
 
 
 def warn_of_flat(what: str, images: Pixels, paths: Sequence[str]) -> None:
