@@ -7,7 +7,7 @@ import sys
 import tyro
 
 from export.config import Options
-from prelabel.commands.exits import report_error
+from prelabel.commands.exits import EXIT_INTERRUPTED, report_error
 from prelabel.errors import PrelabelError
 
 
@@ -26,7 +26,7 @@ def main() -> int:
         return report_error(error)
     except KeyboardInterrupt:
         print("interrupted: no bundle was written; give the same command again", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
     parity = bundle.parity
     print(f"bundle {directory}: model {bundle.model_id}, {len(bundle.classes)} classes, opset {bundle.opset}")
     print(

@@ -202,7 +202,12 @@ def _replace(graph: onnx.GraphProto, gone: Sequence[NodeProto], new: Sequence[No
     )
     del graph.node[:]
     graph.node.extend([*before, *new, *after])
+    drop_unused_weights(graph)
+
+
+def drop_unused_weights(graph: onnx.GraphProto) -> None:
+    """Removes the initializers that no node takes any more."""
     used = {name for node in graph.node for name in node.input}
-    tensors = [tensor for tensor in graph.initializer if tensor.name in used]
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
-    graph.initializer.extend(tensors)
+    graph.initializer.extend(kept)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from export.convert import INPUT_NAME
+from export.fold import drop_unused_weights
 from prelabel.images import Pixels
 
 BATCH = 64
@@ -51,6 +52,9 @@ def to_int8(model: onnx.ModelProto, recipe: Recipe, images: Pixels) -> onnx.Mode
         model: The exported graph.
         recipe: How.
         images: uint8 [n, H, W, C], 0..255.
+
+    Raises:
+        ValueError: ONNX Runtime finds no ranges, where activations hardly vary.
     """
     # Imported here: it takes a second, and float32 alone does not need it.
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -103,10 +107,7 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     logits = graph.node[dense].output[0]
     graph.node[dense].output[0] = f"{logits}_half"
     graph.node.insert(dense + 1, helper.make_node("Cast", [f"{logits}_half"], [logits], to=TensorProto.FLOAT))
-    used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    drop_unused_weights(graph)
     onnx.checker.check_model(half, full_check=True)
     return half
 

@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 
 from prelabel.errors import AccessError, OverloadedError
-from serving.errors import retry_hint, to_status
+from serving.errors import abort_arguments
 from serving.messages import Unreadable
 from serving.rates import RateLimiter, caller_of
 from serving.tokens import Principal, Tokens, parse_bearer
@@ -82,7 +82,7 @@ class Access:
             try:
                 self._limiter.take(self._caller(context), _cost(count, request))
             except OverloadedError as error:
-                status = (*to_status(error, method), (*context.trailing_metadata(), *retry_hint(error)))
+                status = abort_arguments(error, method, context)
             else:
                 return await handle(request, context)
             await context.abort(*status)

@@ -55,6 +55,11 @@ def retry_hint(error: Exception) -> tuple[tuple[str, str], ...]:
     return ()
 
 
+def abort_arguments(error: Exception, method: str, context: Any) -> tuple[grpc.StatusCode, str, tuple[Any, ...]]:
+    """Returns what a call that an error ends is aborted with; the trailing metadata that it has already stay."""
+    return (*to_status(error, method), (*context.trailing_metadata(), *retry_hint(error)))
+
+
 class ErrorLayer:
     """Ends the calls of our services that raise with the status of their error; a `serving.routes.Layer`."""
 
@@ -83,7 +88,7 @@ class ErrorLayer:
             try:
                 return await handle(self._checked(request, method), context)
             except Exception as error:  # the boundary: nothing may leave but a status
-                status = (*to_status(error, method), (*context.trailing_metadata(), *retry_hint(error)))
+                status = abort_arguments(error, method, context)
             await context.abort(*status)
 
         return call
@@ -101,7 +106,7 @@ class ErrorLayer:
                         await context.write(response)
                 return
             except Exception as error:  # the boundary: nothing may leave but a status
-                status = (*to_status(error, method), (*context.trailing_metadata(), *retry_hint(error)))
+                status = abort_arguments(error, method, context)
             await context.abort(*status)
 
         return call

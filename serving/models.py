@@ -145,21 +145,20 @@ class Models:
             f"model version {version[:80]!r} is not served here, but {', '.join(self._served)} (or their model_ids)"
         )
 
-    async def reload(self, retry_failed: bool = True) -> None:
+    async def reload(self) -> None:
         """Looks at the directory and brings what is served in line with it, also where who asks leaves before the end.
 
-        Args:
-            retry_failed: Try bundles again at once that could not be loaded and have not changed since.
+        Bundles that could not be loaded are tried again, even if they have not changed since.
 
         Raises:
             PrelabelError: The directory holds no bundle, or not the wanted versions. What was served stays served.
         """
-        task = asyncio.create_task(self._reload(retry_failed))
+        task = asyncio.create_task(self._reload(retry_failed=True))
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
         await asyncio.shield(task)
 
-    async def _reload(self, retry_failed: bool) -> None:
+    async def _reload(self, *, retry_failed: bool) -> None:
         async with self._reloading:
             found = await asyncio.to_thread(scan, self._root)
             wanted, missing = select(found, self._config.versions)

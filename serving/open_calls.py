@@ -7,7 +7,7 @@ import grpc
 
 from prelabel.errors import OverloadedError
 from serving.access import OPEN_SERVICES
-from serving.errors import retry_hint, to_status
+from serving.errors import abort_arguments
 from serving.requests import Requests
 from serving.routes import Guard
 
@@ -57,5 +57,5 @@ class OpenCalls:
                     f"{self._most} calls are open on the server: try again later, or use streams", _RETRY_AFTER_S
                 )
         except OverloadedError as error:
-            status = (*to_status(error, ""), (*context.trailing_metadata(), *retry_hint(error)))
+            status = abort_arguments(error, "", context)
         await context.abort(*status)
