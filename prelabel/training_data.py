@@ -37,6 +37,8 @@ class Written:
     """Ids with a label whose image cannot be read; they are left out."""
     no_class: Counter[str] = field(default_factory=Counter)
     """Answer that means no class -> images."""
+    no_class_answers: frozenset[str] = frozenset()
+    """All answers that mean no class."""
     known_classes: set[str] = field(default_factory=set)
     """Of the images with labels from before."""
     answered_again: int = 0
@@ -67,7 +69,7 @@ def write_training(
         InputError: The images cannot be read any more, or none is left.
     """
     pa = require_pyarrow()
-    written, open_ids = Written(), dict.fromkeys(answers)
+    written, open_ids = Written(no_class_answers=frozenset(no_class)), dict.fromkeys(answers)
     answered: dict[str, bytes] = {}
     schema = pa.schema([("id", pa.string()), ("image", pa.binary()), ("label", pa.string())])
 
@@ -116,7 +118,7 @@ def write_training(
 
 
 def notes(written: Written) -> list[str]:
-    """Returns a sentence each about labels that answers took the place of, and about answers that made no label."""
+    """Returns a sentence each about labels that answers took the place of, and about answers that look misspelt."""
     again, unreadable = written.answered_again, written.unreadable
     lines = [f"{again:,} images had a label from before and have an answer now, which counts"] if again else []
     if unreadable:
@@ -129,7 +131,17 @@ def notes(written: Written) -> list[str]:
     # A spreadsheet makes 3 of 00003, and a hand Cat of cat.
     alike = {_plain(name): name for name in written.known_classes}
     asked = [f"{name!r}" + (f" (is it {alike[_plain(name)]!r}?)" if _plain(name) in alike else "") for name in new]
-    return lines + ([f"new classes, which --labelled has not: {', '.join(asked)}"] if new else [])
+    lines += [f"new classes, which --labelled has not: {', '.join(asked)}"] if new else []
+    spellings: dict[str, list[str]] = {}
+    for name in (*sorted(written.no_class_answers), *sorted(written.labels)):
+        if not (name in new and _plain(name) in alike):
+            spellings.setdefault(_plain(name), []).append(name)
+    lines += [
+        f"different answers that may mean the same, and are taken as they are: {', '.join(map(repr, names))}"
+        for names in spellings.values()
+        if len(names) > 1 and any(name in written.labels for name in names)
+    ]
+    return lines
 
 
 def _plain(name: str) -> str:

@@ -179,7 +179,7 @@ def make_certificates(
 
 
 def temperature_of(audit: Audit) -> tuple[float, bool]:
-    """Returns the temperature that fits the answers, and whether it could be fitted: with no wrong one it is 1.
+    """Returns the temperature that fits the answers, and whether it could be fitted; 1 where none names another class.
 
     A row counts for as many as its stratum's inclusion probability says.
     """
@@ -204,8 +204,8 @@ def _warnings(audit: Audit, alpha: float, confidence: float) -> list[str]:
     warnings = []
     if others := other_draws(audit.pile, audit.plan):
         warnings.append(
-            f"{1 + len(others)} different samples were drawn from these predictions: the promise holds only for one "
-            "that was chosen before any answer was seen"
+            f"{1 + len(others)} draws of different samples, or with different promises, were made from these "
+            "predictions: the promise holds only for one that was chosen before any answer was seen"
         )
     plan = audit.plan
     if (alpha, confidence) != (plan.alpha, plan.confidence):

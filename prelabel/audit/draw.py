@@ -14,6 +14,8 @@ from prelabel.audit.plan import Plan, Stratify, Stratum
 from prelabel.bounds import answers_needed
 from prelabel.errors import InputError
 
+LEAST_ALPHA = 1e-6
+"""To show less, three million answers would have to be right."""
 CONFIDENCE_STRATA = 10
 """Strata of equal size: a dot of the reliability diagram each."""
 ERRORS_SHOWN = 4
@@ -41,10 +43,12 @@ class DrawConfig:
 
 
 def check_promise(alpha: float, confidence: float) -> None:
-    """Raises `InputError` unless both lie between 0 and 1."""
+    """Raises `InputError` unless both lie between 0 and 1, and alpha is one that answers can show."""
     for name, value in (("alpha", alpha), ("confidence", confidence)):
         if not 0.0 < value < 1.0:
             raise InputError(f"--{name} {value} is not usable: a number between 0 and 1 wanted, such as 0.01 or 0.95")
+    if alpha < LEAST_ALPHA:
+        raise InputError(f"--alpha {alpha} is not usable: {LEAST_ALPHA:g} or more wanted, such as 0.01")
 
 
 def draw(pile: Pile, config: DrawConfig) -> Plan:

@@ -128,7 +128,10 @@ def read_plan(directory: Path) -> Plan:
 
 
 def other_draws(pile: Pile, plan: Plan) -> list[dict[str, Any]]:
-    """Returns what the ledger says about draws of other rows from just these predictions, oldest first.
+    """Returns what the ledger says about other draws from just these predictions, oldest first.
+
+    Others are those of other rows, and those with another promise in mind: who draws the same rows again with a looser
+    one may have seen their answers. Draws from before promises were noted are taken to have had this one.
 
     Raises:
         InputError: The ledger is damaged.
@@ -136,8 +139,16 @@ def other_draws(pile: Pile, plan: Plan) -> list[dict[str, Any]]:
     return [
         entry
         for entry in _read_ledger(pile)
-        if entry["predictions_sha256"] == pile.sha256 and entry["sample_sha256"] != plan.sample_sha256
+        if entry["predictions_sha256"] == pile.sha256
+        and (
+            entry["sample_sha256"] != plan.sample_sha256
+            or any(entry.get(name, value) != value for name, value in _promise(plan).items())
+        )
     ]
+
+
+def _promise(plan: Plan) -> dict[str, float]:
+    return {"alpha": plan.alpha, "confidence": plan.confidence, "coverage": plan.coverage}
 
 
 def note_draw(pile: Pile, plan: Plan, output: Path) -> None:
@@ -154,6 +165,7 @@ def note_draw(pile: Pile, plan: Plan, output: Path) -> None:
         "seed": plan.seed,
         "stratify": plan.stratify,
         "rows": len(plan.rows),
+        **_promise(plan),
     }
     try:
         text = json.dumps([*_read_ledger(pile), entry], indent=1)

@@ -1,6 +1,7 @@
 """What the lanes save: hours of labelling, and how much could be accepted at other error rates."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def write_report(directory: Path, seconds_per_label: float) -> dict[str, Any]:
     Raises:
         InputError: There are no lanes, or the time is out of range.
     """
-    if not seconds_per_label > 0.0:
+    if not 0.0 < seconds_per_label < math.inf:
         raise InputError(f"--seconds-per-label {seconds_per_label} is not usable: a number over 0 wanted")
     made = read_certificate(directory)
     rows, hours = made["rows"], seconds_per_label / 3600.0

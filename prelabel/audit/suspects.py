@@ -155,6 +155,11 @@ def _mark_given_labels(suspects: Suspects, pile: Pile, path: Path) -> None:
     labels = np.array([label_index(path, identity, name, pile.classes) for identity, name in given], np.int32)
     usable = pile.predicted[rows] & (labels != NO_CLASS)
     rows, labels = rows[usable], labels[usable]
+    if len(found := np.unique(labels)) < 2:
+        which = f"are all {pile.classes[found[0]]!r}" if len(found) else "are of no class, or of images without one"
+        raise InputError(
+            f"--given-labels {path}: its labels {which}: errors can be found among labels of two classes or more"
+        )
     for order, i in enumerate(likely_label_errors(labels, probabilities_at(pile.directory, rows))):
         row, name = int(rows[i]), pile.classes[labels[i]]
         suspects.mark(row, Kind.GIVEN_LABEL, f"its given label {name!r} is likely wrong (cleanlab)", order)

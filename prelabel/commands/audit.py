@@ -165,7 +165,7 @@ def _certificate_text(made: dict[str, Any], output: Path) -> str:
     fit = f"temperature {made['temperature']:.3f}"
     lines = [
         f"{made['audited']:,} answers, {made['wrong']:,} of them unlike the prediction; "
-        + (fit if made["temperature_fitted"] else "temperature 1, as no wrong answer tells of another"),
+        + (fit if made["temperature_fitted"] else "temperature 1, as no answer names another class"),
         *(f"warning: {one}" for one in made["warnings"]),
         *([made["refused"]] if made["refused"] else []),
         *(_one_certificate(one, promise) for one in made["certificates"]),

@@ -29,7 +29,7 @@ def guarantee(made: dict[str, Any]) -> str:
     answers = (
         f"People gave {number(made['audited'])} answers; {number(made['wrong'])} of them are unlike the prediction, "
         f"{number(made['none_of_these'])} say that it is none of the classes. Temperature {made['temperature']:.4g}"
-        + ("." if made["temperature_fitted"] else ": not fitted, as no wrong answer tells of another.")
+        + ("." if made["temperature_fitted"] else ": not fitted, as no answer names another class.")
     )
     warnings = "".join(f'<p class="warning">Warning: {text(one)}.</p>' for one in made["warnings"])
     assumptions = "".join(f"<li>{_COMMAND.sub(_CODE, text(one))}</li>" for one in made["assumptions"])

@@ -39,16 +39,22 @@ class Looked:
 
 
 def sample_blocks(images: int, wanted: int, seed: int) -> list[range]:
-    """Returns the positions to look at, ascending: all, or random blocks of `BLOCK_IMAGES` with about `wanted` images.
+    """Returns the positions to look at, ascending: all, or random blocks of `BLOCK_IMAGES` with `wanted` or a few more.
 
-    Every image has the same chance.
+    Args:
+        images: How many there are.
+        wanted: How many to look at, 1 or more.
+        seed: Decides which blocks.
     """
     blocks = [range(start, min(start + BLOCK_IMAGES, images)) for start in range(0, images, BLOCK_IMAGES)]
     if wanted >= images:
         return blocks
     count = -(-wanted // BLOCK_IMAGES)
-    chosen = np.random.default_rng([seed, 0xB10C]).choice(len(blocks), count, replace=False)
-    return [blocks[i] for i in sorted(chosen.tolist())]
+    generator = np.random.default_rng([seed, 0xB10C])
+    chosen = generator.choice(len(blocks), count, replace=False).tolist()
+    if sum(len(blocks[i]) for i in chosen) < wanted:  # the last block is among them, and may be of a single image
+        chosen.append(int(generator.choice(np.setdiff1d(np.arange(len(blocks)), chosen))))
+    return [blocks[i] for i in sorted(chosen)]
 
 
 def look_at(

@@ -101,8 +101,7 @@ class NpzSource:
         if labels.shape != (self._shape[0],) or labels.dtype.kind not in "iuU":
             raise InputError(
                 f"{self._shown}: {LABELS!r} is {labels.dtype} {list(labels.shape)}, wanted are integers or strings "
-                f"[{self._shape[0]}], one for each image"
-                + (": save labels.astype(int), with -1 where unknown" if labels.dtype.kind in "fb" else "")
+                f"[{self._shape[0]}], one for each image" + _label_fix(labels, self._shape[0])
             )
         if labels.dtype.kind == "i" and len(labels) and labels.min() < -1:
             raise InputError(
@@ -163,6 +162,19 @@ def _fix(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
     if len(shape) == 2:
         return "save images.reshape(len(images), height, width)"
     return "save np.ascontiguousarray(images)" if len(shape) in (3, 4) else "save them in this shape"
+
+
+def _label_fix(labels: NDArray[Any], images: int) -> str:
+    """Returns how to save labels of another type or number of dimensions; empty where that is not known."""
+    if labels.shape == (images, 1):
+        return ": save labels.ravel()"
+    if labels.ndim == 2 and len(labels) == images and labels.dtype.kind in "iufb":
+        return ": save labels.argmax(axis=1) where each row marks one class, with -1 where unknown"
+    if labels.shape == (images,) and labels.dtype.kind in "fb":
+        return ": save labels.astype(int), with -1 where unknown"
+    if labels.shape == (images,) and labels.dtype.kind == "S":
+        return ": save labels.astype(str), with '' where unknown"
+    return ""
 
 
 def _fault(shape: tuple[int, ...]) -> str | None:

@@ -153,9 +153,9 @@ def test_a_second_draw_is_warned_of_then_and_when_it_is_applied(
     assert f"were drawn from before ({tmp_path / 'lost'}" in capsys.readouterr().out
     assert len(json.loads((known.directory / LEDGER_FILE).read_text())) == 2
     apply(known)
-    assert "warning: 2 different samples were drawn" in capsys.readouterr().out
+    assert "warning: 2 draws of different samples" in capsys.readouterr().out
     (warning,) = json.loads((tmp_path / "lanes/_lanes.json").read_text())["warnings"]
-    assert "2 different samples" in warning
+    assert "2 draws of different samples" in warning
 
 
 def test_a_draw_never_overwrites_answers(known: KnownPile, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,6 +131,7 @@ def test_a_damaged_plan_is_named(tmp_path: Path, content: bytes) -> None:
     ("config", "message"),
     [
         (DrawConfig(alpha=0), "--alpha 0 is not usable"),
+        (DrawConfig(alpha=1e-18), "--alpha 1e-18 is not usable: 1e-06 or more"),
         (DrawConfig(confidence=95), "--confidence 95 is not usable"),
         (DrawConfig(size=2999), "has 2,998 predictions"),
         (DrawConfig(size=0), "--size 0"),
@@ -152,6 +153,9 @@ def test_a_second_draw_is_on_record_and_the_same_draw_is_no_second_one(tmp_path:
     assert other_draws(pile, first) == []
     assert [entry["output"] for entry in other_draws(pile, second)] == ["one", "one again"]
     assert other_draws(dataclasses.replace(pile, sha256="f" * 64), second) == []
+    looser = draw(pile, DrawConfig(size=10, seed=0, alpha=0.05))
+    assert looser.rows == first.rows
+    assert [entry["output"] for entry in other_draws(pile, looser)] == ["one", "one again"]
     assert len(read_pile(pile.directory)) == 50  # the ledger is none of the predictions
     (pile.directory / LEDGER_FILE).write_text("[3]")
     with pytest.raises(InputError, match=r"_audits\.json is damaged"):

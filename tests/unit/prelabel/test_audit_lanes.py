@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -241,6 +242,8 @@ def test_a_report_needs_lanes_and_a_time(known: KnownPile, plan: Plan, tmp_path:
     (tmp_path / "_lanes.json").write_text('{"certificates": [{}]}')
     with pytest.raises(InputError, match=r"_lanes\.json is damaged"):
         write_report(tmp_path, 5.0)
+    with pytest.raises(InputError, match="--seconds-per-label inf"):
+        write_report(tmp_path / "lanes", math.inf)
     with pytest.raises(InputError, match="--seconds-per-label 0"):
         write_report(tmp_path, 0)
 

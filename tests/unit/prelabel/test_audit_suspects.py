@@ -152,7 +152,8 @@ def test_given_labels_by_numbers_whose_zeros_a_spreadsheet_took_away(tmp_path: P
         ("id,label\nset/00001.png,cow\n", "'cow', which is no class"),
         ("id,label\nx,cat\n", "ids that are not in the predictions: x"),
         ("id,label\nset/00001.png,cat\nset/00001.png,dog\n", "gives an id a label twice"),
-        ("id,label\nset/00001.png,cat\nset/00002.png,cat\n", "all of one class"),
+        ("id,label\nset/00001.png,cat\nset/00002.png,cat\n", r"labels\.csv: its labels are all 'cat'"),
+        ("id,label\nset/00001.png,none of these\n", r"labels\.csv: its labels are of no class"),
         ("id,answer\n", "has no column 'label'"),
     ],
 )

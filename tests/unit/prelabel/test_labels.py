@@ -71,6 +71,16 @@ def test_a_class_that_labels_from_before_do_not_have_is_told(
     assert "new classes, which --labelled has not: '3' (is it '00003'?), 'beam' (is it 'Beam'?), 'spot'\n" in shown
 
 
+def test_answers_that_differ_in_their_spelling_alone_are_told(
+    pile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = ("bar-01.png,bar", "bar-02.png,Bar ", "beam-01.png,beam", "beam-02.png,None of these")
+    (tmp_path / "a.csv").write_text("\n".join(("id,answer", *answers)))
+    assert run("labels", "--answers", tmp_path / "a.csv", "--input", pile, "--output", tmp_path / "out") == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "may mean the same" in line]
+    assert [line.partition(": ")[2] for line in told] == ["'none of these', 'None of these'", "'Bar', 'bar'"]
+
+
 def test_the_same_id_of_other_images_is_no_answer_again(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for name in ("one", "two"):

@@ -93,6 +93,9 @@ def test_labels(tmp_path: Path, labels: NDArray[Any], wanted: list[str | None]) 
         ({"images": np.array([[[None]]])}, r"'images' is object .*: save np\.stack\(images\), or"),
         ({"images": IMAGES, "labels": np.zeros(39, int)}, r"'labels' is int64 \[39\]"),
         ({"images": IMAGES, "labels": np.zeros(40)}, r"'labels' is float64 .*: save labels\.astype\(int\), with -1"),
+        ({"images": IMAGES, "labels": np.eye(40)}, r": save labels\.argmax\(axis=1\) where each row marks one class"),
+        ({"images": IMAGES, "labels": np.zeros((40, 1), int)}, r": save labels\.ravel\(\)"),
+        ({"images": IMAGES, "labels": np.full(40, b"a")}, r": save labels\.astype\(str\), with '' where unknown"),
         ({"images": IMAGES, "labels": np.full(40, -2)}, "label -2 is not usable"),
         (
             {"images": IMAGES, "labels": np.array([None] * 40)},
