@@ -103,8 +103,8 @@ def train_port(variant: Variant, seed: int, steps: Sequence[int]) -> list[float]
     import keras
 
     from training.evaluate import Classifier
+    from training.loop import HIDDEN_IMAGES
     from training.models import build_discriminator, build_generator
-    from training.train import HIDDEN_IMAGES
 
     keras.utils.set_random_seed(seed)
     recipe = PRESETS["book"]

@@ -24,10 +24,10 @@ from training.adversarial import adversarial_views
 from training.augment import VIEWS, choose_kind, random_view
 from training.batches import BalancedSampler, EpochSampler
 from training.dataset import TrainingSet, load_dataset
+from training.loop import add_up
 from training.recipe import Recipe
 from training.state import build_state, move_teacher, to_network_range
 from training.step import INFORMATION_DECAY, make_step, update_generator
-from training.train import add_up
 
 Run = Callable[[int], object]
 """Takes the step of a number."""
@@ -70,7 +70,7 @@ def make_runs(kind: str, data: TrainingSet) -> dict[str, Run]:
 
 
 def compiled(data: TrainingSet, recipe: Recipe, *, jit: bool = False) -> Run:
-    """Our step, driven as `training.train` does: samplers, step, metrics read and checked."""
+    """Our step, driven as `training.loop` does: samplers, step, metrics read and checked."""
     step: Any = make_step(
         build_state(data, recipe, SEED), data, recipe, choose_kind(data.unlabelled, data.labelled, data.labels), SEED
     )

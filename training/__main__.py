@@ -4,10 +4,11 @@ import dataclasses
 import logging
 import os
 import sys
+from pathlib import Path
 
 import tyro
 
-from prelabel.commands.exits import report_error
+from prelabel.commands.exits import EXIT_INTERRUPTED, report_error
 from prelabel.errors import PrelabelError
 from prelabel.progress import JsonLines, write_end, write_summary
 from training.config import Options, Resume
@@ -27,6 +28,7 @@ def main() -> int:
     log = logging.StreamHandler(sys.stderr)
     log.setFormatter(JsonLines() if as_json else logging.Formatter("%(levelname)s %(message)s"))
     logging.basicConfig(handlers=[log], level=logging.INFO)
+    claim = _claim(output)
     # All three must be set before TensorFlow is imported, which --help does not wait for.
     share_cores()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -41,11 +43,11 @@ def main() -> int:
     except (PrelabelError, OSError) as error:
         return report_error(error, as_json=as_json)
     except KeyboardInterrupt:
-        # Before the folder is claimed there is nothing to resume.
-        claimed = (output / "config.json").exists()
+        # Before this run has claimed the folder, what lies there may be another one.
+        claimed = _claim(output) not in ((None,) if resume else (None, claim))
         how = f"go on with `python -m training resume {output}`" if claimed else "give the same command again"
         write_end("interrupted", how, as_json=as_json)
-        return 130
+        return EXIT_INTERRUPTED
     for name in ("test_accuracy", "hidden_accuracy"):
         if summary[name] is not None:
             left_out = summary["test_skipped"] if name == "test_accuracy" else 0
@@ -55,6 +57,15 @@ def main() -> int:
     write_summary(summary, options.progress)
     print(f"trained {summary['steps']} steps in {summary['seconds']:.0f} s: {options.output}")
     return 0
+
+
+def _claim(run: Path) -> tuple[int, int] | None:
+    """Returns what changes when a run claims its folder; None where no run has."""
+    try:
+        status = (run / "config.json").stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 SEARCH_RADIUS = 0.036
-"""Root mean square of the random change from which the direction is searched: a fifth of the default radius."""
+"""Root mean square of the random change from which the direction is searched: .18 of the default radius."""
 
 
 def adversarial_views(

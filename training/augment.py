@@ -13,7 +13,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from prelabel.images import Pixels
+from training.colours import are_grey, colour_may_tell_class
 from training.recipe import Recipe
+from training.spread import LOOKED_AT, evenly_spread
 
 Kind = Literal["none", "digits", "recoloured-digits", "natural", "recoloured"]
 
@@ -77,7 +79,7 @@ def choose_kind(images: Pixels, labelled: Pixels, labels: NDArray[np.int32]) -> 
         labelled: uint8 [m, H, W, C], 0..255.
         labels: int32 [m].
     """
-    sample = images[:: max(1, len(images) // 500)].astype(np.int16)
+    sample = images[evenly_spread(len(images), LOOKED_AT)].astype(np.int16)
     edges = (sample[:, 0], sample[:, -1], sample[:, :, 0], sample[:, :, -1])
     border = np.concatenate(edges, axis=1)  # [n, 2 (H + W), C]
     ground = np.median(border, axis=1, keepdims=True)
@@ -90,62 +92,6 @@ def choose_kind(images: Pixels, labelled: Pixels, labels: NDArray[np.int32]) -> 
     if plain.mean() >= 0.5:
         return "recoloured-digits" if any_colour else "digits"
     return "recoloured" if any_colour else "natural"
-
-
-def are_grey(images: Pixels) -> bool:
-    """Returns whether images (uint8 [n, H, W, C]) have one channel, or nearly all have equal ones.
-
-    500 of them are looked at. One in fifty may have colours, and channels may differ by 8 of 255: scans and what lies
-    in a pile by mistake.
-    """
-    if images.shape[3] == 1:
-        return True
-    sample = images[:: max(1, len(images) // 500)].astype(np.int16)
-    chroma = (sample.max(axis=3) - sample.min(axis=3)).max(axis=(1, 2))
-    return bool((chroma > 8).mean() <= 0.02)
-
-
-def colour_may_tell_class(images: Pixels, labels: NDArray[np.int32]) -> bool:
-    """False only where the colours of images (uint8 [n, H, W, 3]) are known not to name their classes (int32 [n]).
-
-    Each image is given the class whose other images have the nearest mean colour, in units of the channels' spread
-    (leave one out, at most 2,000 images); once by the colour of the whole image and once by that of the thing in it,
-    since of a small thing on any ground the former says nothing. Colours name classes where the mean over the classes
-    of how many are right is above chance by more than 3 standard deviations of it; classes that a person tells by
-    colour are far above. True as well where labels are too few to tell, even if all were right: to take a class's
-    colour away is worse than to leave one that means nothing.
-    """
-    step = -(-len(images) // 2000)
-    images, labels = images[::step], labels[::step]
-    # One by one: large images take gigabytes as wider numbers.
-    of_things = np.stack([_colour_of_thing(image) for image in images])
-    return _may_tell(images.mean(axis=(1, 2)), labels) or _may_tell(of_things, labels)
-
-
-def _colour_of_thing(image: Pixels) -> NDArray[np.float64]:
-    """Returns the mean colour (float64 [3]) of what differs from the border's median by half of all that does."""
-    border = np.concatenate((image[0], image[-1], image[:, 0], image[:, -1]))
-    distance = np.abs(image - np.median(border, axis=0).astype(np.int16)).max(axis=2)
-    colour: NDArray[np.float64] = image[distance >= distance.max() / 2].mean(axis=0)
-    return colour
-
-
-def _may_tell(colours: NDArray[np.float64], labels: NDArray[np.int32]) -> bool:
-    colours = (colours - colours.mean(axis=0)) / np.maximum(colours.std(axis=0), 1e-6)
-    member = labels[:, None] == np.unique(labels)  # [n, K]
-    sums, counts = member.T @ colours, member.sum(axis=0)
-    left = counts[None] - member  # images of each class without the one that is asked about
-    means = (sums[None] - member[..., None] * colours[:, None]) / np.maximum(left, 1)[..., None]
-    distances = np.where(left > 0, ((means - colours[:, None]) ** 2).sum(axis=2), np.inf)
-    hits = distances.argmin(axis=1) == member.argmax(axis=1)
-    asked = counts > 1  # a class's only image has no other to be compared with
-    if not asked.any():
-        return True
-    accuracy = (member[hits].sum(axis=0) / counts)[asked].mean()
-    chance = 1.0 / len(counts)
-    deviation = np.sqrt(chance * (1.0 - chance) * (1.0 / counts[asked]).sum()) / asked.sum()
-    wanted = chance + 3.0 * deviation
-    return bool(accuracy > wanted or wanted >= 1.0)
 
 
 def fitted(recipe: Recipe, kind: Kind) -> Recipe:

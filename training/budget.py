@@ -1,7 +1,7 @@
 """How many steps fit into `--minutes`."""
 
 TIMED_STEPS = (20, 80)
-"""Steps between which the speed is measured first: after compiling, before the first evaluation."""
+"""Steps from the start between which the speed is measured first: after compiling, before the first evaluation."""
 USED = 0.95
 """Share of the time that is left which steps may fill: the end takes some, too."""
 
@@ -15,6 +15,7 @@ class Budget:
     def __init__(self, minutes: float, started: float, done: int, now: float) -> None:
         """`started` is when the time began, `done` how many steps are taken already."""
         self._end = started + 60.0 * minutes
+        self._first = done
         self._timed_from = (done, now)
 
     def steps(self, done: int, total: int, evaluated: bool, now: float) -> int:
@@ -26,12 +27,13 @@ class Budget:
             evaluated: There was an evaluation after the last step.
             now: The time.
         """
-        if done == TIMED_STEPS[0]:
+        here = done - self._first  # a run that goes on compiles anew
+        if here == TIMED_STEPS[0]:
             self._timed_from = (done, now)
-        elif done == TIMED_STEPS[1]:
-            # As many as the timed ones at least: less is no training, and the time was too short for it.
-            return self._fit(done, now, TIMED_STEPS[1])
-        elif evaluated and done > TIMED_STEPS[1]:
+        elif here == TIMED_STEPS[1]:
+            # Of a new run as many as the timed ones at least: less is no training, and the time was too short for it.
+            return self._fit(done, now, 1 if self._first else TIMED_STEPS[1])
+        elif evaluated and here > TIMED_STEPS[1]:
             return self._fit(done, now, 1)
         return total
 

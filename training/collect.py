@@ -14,6 +14,7 @@ from prelabel.images import ImageSpec, Pixels, image_size_and_channels
 from prelabel.lookahead import map_ahead
 from prelabel.sources import Sample
 from training.memory import machine_memory_bytes
+from training.spread import LOOKED_AT, evenly_spread
 
 MAX_IMAGE_SIZE_PX = 64
 """Larger images are brought to this side length unless the user says otherwise: CPU training has to end."""
@@ -27,6 +28,8 @@ CHUNK_BYTES = 64 << 20
 """After that, so much of files is decoded at a time."""
 CHUNK_IMAGES = 1024
 """Most images that are decoded at a time."""
+COPIES = 3
+"""Of all images that training has in memory at the most: these, TensorFlow's, and one while that is made."""
 LARGE_FILE_BYTES = 16 << 10
 """Mean size of files that several threads decode: with smaller ones they would wait for each other."""
 
@@ -81,11 +84,11 @@ class Collector:
     def _choose(self) -> ImageSpec:
         labelled = [sample for sample in self._waiting if sample.label is not None]
         spec = choose_spec(labelled or self._waiting, self._image_size)
-        wanted = self._most * math.prod(spec.shape)
+        wanted = COPIES * self._most * math.prod(spec.shape)
         if wanted > machine_memory_bytes():
             shape = " x ".join(map(str, spec.shape))
             raise InputError(
-                f"{self._most:,} images of {shape} take {wanted / 2**30:,.0f} GiB, and this machine has "
+                f"to train on {self._most:,} images of {shape} takes {wanted / 2**30:,.0f} GiB, and this machine has "
                 f"{machine_memory_bytes() / 2**30:,.0f}: give a smaller --max-unlabelled or --image-size"
             )
         # Zero pages cost no memory until something is written to them.
@@ -122,19 +125,19 @@ def _each(function: Callable[[Sample], ResultT], samples: Sequence[Sample]) -> I
 
 
 def warn_of_flat(what: str, images: Pixels, paths: Sequence[str]) -> None:
-    """Logs where most images (uint8 [n, H, W, C], n at least 1; 500 of them are looked at) show next to nothing.
+    """Logs where most images (uint8 [n, H, W, C], n at least 1) show next to nothing; at most 500 are looked at.
 
     `what` says which images they are, in the plural.
     """
-    step = -(-len(images) // 500)
-    sample = images[::step]
+    chosen = evenly_spread(len(images), LOOKED_AT)
+    sample = images[chosen]
     ranges = np.ptp(sample.reshape(len(sample), -1), axis=1)
     if (share := (ranges < FLAT).mean()) > 0.5:
         flattest = int(ranges.argmin())
         logger.warning(
             "%.0f %% of the %s are almost of one colour as they are read, for example %s (values %d to %d): "
             "transparency is laid on black, and of 16-bit greys the upper 8 bits are taken; convert such images before",
-            100.0 * share, what, paths[flattest * step], sample[flattest].min(), sample[flattest].max(),
+            100.0 * share, what, paths[chosen[flattest]], sample[flattest].min(), sample[flattest].max(),
         )  # fmt: skip
 
 
@@ -149,7 +152,7 @@ def choose_spec(samples: Sequence[Sample], image_size: int | None) -> ImageSpec:
         InputError: None of the samples can be decoded.
     """
     shapes, failed = [], []
-    looked_at = samples[:: max(1, len(samples) // 500)]
+    looked_at = [samples[i] for i in evenly_spread(len(samples), LOOKED_AT)]
     for sample, outcome in zip(looked_at, _each(_shape_or_error, looked_at), strict=True):
         if isinstance(outcome, ImageError):
             failed.append(f"{sample.path}: {outcome}")

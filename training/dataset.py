@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -17,6 +18,9 @@ from prelabel.progress import Progress, ProgressMode
 from prelabel.sources import Source
 from training.collect import Collector, warn_of_flat
 from training.splits import find_splits
+from training.spread import evenly_spread
+
+logger = logging.getLogger(__name__)
 
 NO_LABEL = -1
 
@@ -89,7 +93,7 @@ def load_dataset(
         InputError: No or one class, no images that can be decoded, or a class with fewer labels than asked for.
     """
     train, test = find_splits(path)
-    spread = set(np.linspace(0, len(train) - 1, min(len(train), max_unlabelled)).round().astype(int).tolist())
+    spread = set(evenly_spread(len(train), max_unlabelled).tolist())
     # Of a huge data set not all is kept: of the pile a spread; where labels are drawn, not all labelled ones either.
     most_beside = len(train) if label_count is None else max_unlabelled
     most_drawn = 0 if label_count is None else round(label_count * (2 + math.log(max(1, label_count))))
@@ -135,6 +139,12 @@ def load_dataset(
     if label_count is not None or len(pile) == 0:
         # Labels are hidden, or there is no pile: every training image is part of it.
         pile = np.flatnonzero(in_pile)
+    elif len(pile) < np.count_nonzero(labels != NO_LABEL):
+        # The pile's losses want every class in each step, which few images of some of the classes do not have.
+        logger.info(
+            "the pile of %d images is smaller than what is labelled, which is learnt from in both ways", len(pile)
+        )
+        pile = np.arange(len(labels))
     bad = np.fromiter(collector.failed, np.int64)
     labels[bad] = NO_LABEL
     usable = np.setdiff1d(pile, bad)

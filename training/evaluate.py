@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from prelabel.images import Pixels
 from training.dataset import Evaluation
+from training.spread import evenly_spread
 from training.state import to_network_range
 
 BATCH = 500
@@ -22,16 +23,18 @@ class Classifier:
 
         self._classify = classify
 
-    def labels(self, images: Pixels) -> NDArray[np.int64]:
-        """Returns the most probable class, int64 [n], of images uint8 [n, H, W, C]."""
-        # The last batch is filled up and cut, so that there is one shape only.
-        padded = np.concatenate([images, np.repeat(images[:1], -len(images) % BATCH, axis=0)])
-        chunks = [self._classify(tf.constant(padded[i : i + BATCH])).numpy() for i in range(0, len(padded), BATCH)]
-        return np.concatenate(chunks)[: len(images)]
+    def labels(self, images: Pixels, chosen: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """Returns the most probable class, int64 [n], of images uint8 [N, H, W, C]: of all, or of those at `chosen`."""
+        places = np.arange(len(images)) if chosen is None else chosen
+        # The last batch is filled up and cut, so that there is one shape only. One batch is copied at a time: beside
+        # what training holds, a pile may not fit into the memory once more.
+        padded = np.concatenate([places, np.repeat(places[:1], -len(places) % BATCH)])
+        batches = (images[padded[i : i + BATCH]] for i in range(0, len(padded), BATCH))
+        return np.concatenate([self._classify(tf.constant(batch)).numpy() for batch in batches])[: len(places)]
 
     def accuracy(self, evaluation: Evaluation, limit: int | None = None) -> float:
         """Returns the share of right labels, 0..1, over all images or over `limit` of them, evenly spread."""
         count = len(evaluation.labels)
-        chosen = np.linspace(0, count - 1, min(count, limit or count)).round().astype(np.int64)
-        predicted = self.labels(evaluation.images[chosen])
+        chosen = evenly_spread(count, limit or count)
+        predicted = self.labels(evaluation.images, chosen)
         return float((predicted == evaluation.labels[chosen]).mean())

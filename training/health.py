@@ -22,7 +22,8 @@ class Sign:
     needs: tuple[str, ...]
     """Columns of metrics.csv."""
     seen: Callable[[Row], bool]
-    """In a row whose `class_entropy` is a share of what the class prior has, and which has `labelled_skill`."""
+    """In a row whose `class_entropy` is a share of what the class prior has, and which has `labelled_skill` and
+    `pile_decided`: the accuracy and the confidence as shares of the way from chance (0) to certainty (1)."""
     advice: str
     change: tuple[str, float] | None = None
     """A field of the recipe, and a value that may help where it `lowers` the field, or else raises it."""
@@ -52,7 +53,7 @@ SIGNS = (
         "the pile stays undecided",
         1000,
         ("pseudo_confidence",),
-        lambda row: row["pseudo_confidence"] < 0.4,
+        lambda row: row["pile_decided"] < 1 / 3,
         "D is unsure of most unlabelled images: they may belong to none of the classes, or need another --image-size "
         "or --augment",
     ),
@@ -89,7 +90,8 @@ class Watch:
         expected = {
             **row,
             "class_entropy": row.get("class_entropy", 1.0) / self._expected_entropy,
-            "labelled_skill": (row.get("labelled_accuracy", 1.0) - self._chance) / (1.0 - self._chance),
+            "labelled_skill": self._above_chance(row.get("labelled_accuracy", 1.0)),
+            "pile_decided": self._above_chance(row.get("pseudo_confidence", 1.0)),
         }
         found = [
             sign
@@ -105,6 +107,9 @@ class Watch:
             f"{self._change(sign)}"
             for sign in found
         ]
+
+    def _above_chance(self, share: float) -> float:
+        return (share - self._chance) / (1.0 - self._chance)
 
     def _change(self, sign: Sign) -> str:
         """Returns what to change, where this recipe has not got it already."""

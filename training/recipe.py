@@ -33,7 +33,7 @@ class Recipe:
     generated_batch: int
     """Generated images in a step; 0 trains without a generator."""
     generator_loss: Literal["adversarial", "feature_matching"]
-    """What G minimises: -log D(G(z)) (Goodfellow 2014), or ||E h(x) - E h(G(z))||^2 (Salimans 2016, eq. 1)."""
+    """What G minimises: -log D(G(z)) (Goodfellow 2014), or ||E h(x) - E h(G(z))||^2 / F (Salimans 2016, eq. 1)."""
     unsupervised_weight: float
     """Weight of the real-or-fake loss in D's loss."""
     consistency_weight: float

@@ -83,8 +83,7 @@ def _folder_splits(storage: Storage, names: Sequence[str]) -> tuple[Source, Sour
             if entry.endswith("/") and printable(entry[:-1]) not in with_images:
                 shown = storage.shown(f"{folder}/{entry[:-1]}")
                 logger.warning("%s holds no images: there will be no class %r", shown, entry[:-1])
-    if not has_pile:
-        _warn_of_other_piles(storage, names)
+    _warn_of_others(storage, names, has_pile)
     test = FolderSource(storage, only=(TEST,))
     return train, test if len(test) else None
 
@@ -93,14 +92,21 @@ def _labelled_folders(names: Sequence[str]) -> list[str]:
     return [name for name in LABELLED if f"{name}/" in names]
 
 
-def _warn_of_other_piles(storage: Storage, names: Sequence[str]) -> None:
-    """Logs which folders of images would have been the pile under another name."""
+def _warn_of_others(storage: Storage, names: Sequence[str], has_pile: bool) -> None:
+    """Logs which folders of images would have been read under another name."""
     known = (*LABELLED, *UNLABELLED, TEST)
-    others = [name.rstrip("/") for name in names if name.endswith("/") and name.rstrip("/") not in known]
-    counts = {name: len(FolderSource(storage, only=(name,))) for name in others if not name.startswith(".")}
+    folders = [name.rstrip("/") for name in names if name.endswith("/") and not name.startswith(".")]
+    others = [name for name in folders if name not in known]
+    for name in [name for name in others if name.lower() in known]:
+        logger.warning("%s is not read: rename it to %s", storage.shown(name), name.lower())
+    if has_pile:
+        return
+    counts = {
+        name: len(FolderSource(storage, only=(name,))) for name in others if name.lower() not in (*LABELLED, TEST)
+    }
     if found := {name: count for name, count in counts.items() if count}:
-        name, count = next(iter(found.items()))
+        name = max(found, key=lambda name: (name.lower() in UNLABELLED, found[name]))
         logger.warning(
             "there is no pile: %s is not there or empty, and %s with %d images is not read; a pile is read from %s/",
-            storage.shown(UNLABELLED[0]), storage.shown(name), count, UNLABELLED[0],
+            storage.shown(UNLABELLED[0]), storage.shown(name), found[name], UNLABELLED[0],
         )  # fmt: skip

@@ -11,6 +11,7 @@ from prelabel.images import Pixels
 from training.dataset import TrainingSet
 from training.models import build_discriminator, build_generator
 from training.recipe import Recipe
+from training.spread import evenly_spread
 
 SETTLE_IMAGES, SETTLE_BATCH = 4096, 512
 """Images, and images in a batch, from which the averaged D's batch statistics are taken."""
@@ -139,7 +140,7 @@ class Settler:
     def __init__(self, model: keras.Model, images: Pixels) -> None:
         layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
         self._statistics = [(v, layer.momentum) for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
-        chosen = np.linspace(0, len(images) - 1, min(len(images), SETTLE_IMAGES)).round().astype(np.int64)
+        chosen = evenly_spread(len(images), SETTLE_IMAGES)
         self._batches = np.array_split(images[chosen], -(-len(chosen) // SETTLE_BATCH))
         places = {id(v): place for place, v in enumerate(model.non_trainable_variables)}
         wanted = [places[id(v)] for v, _ in self._statistics]

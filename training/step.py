@@ -98,7 +98,7 @@ def make_step(
 
 @dataclass(frozen=True)
 class RealImages:
-    """The real images of a fused update, float32, -1..1, and what is known about them."""
+    """The real images of a step, float32, -1..1, and what is known about them."""
 
     labelled: tf.Tensor
     """[B, H, W, C]"""
@@ -149,7 +149,7 @@ def supervised_loss(state: State, logits: tf.Tensor, labels: tf.Tensor) -> tuple
 def update_apart(
     state: State, real: RealImages, z: tf.Tensor, prior: tf.Tensor, recipe: Recipe
 ) -> tuple[Metrics, tf.Tensor]:
-    """D on labelled (x, y), then D on unlabelled x and generated G(z); returns D's features of the real images, too."""
+    """D on labelled (x, y), then D on unlabelled x and generated G(z); returns D's features of strong views, too."""
     metrics = update_supervised(state, real.labelled, real.labels)
     fakes = None if state.generator is None else call_frozen_statistics(state.generator, z)
     variables = state.discriminator.trainable_variables
@@ -166,7 +166,7 @@ def update_apart(
 def update_fused(
     state: State, real: RealImages, z: tf.Tensor, prior: tf.Tensor, recipe: Recipe
 ) -> tuple[Metrics, tf.Tensor]:
-    """Both D updates as one, on the sum of their losses; returns D's features of the unlabelled images, too.
+    """Both D updates as one, on the sum of their losses; returns D's features of strong views, too.
 
     Labelled images and strong views go through D as one batch and move its statistics; weak views, adversarial views
     and generated images go through as batches of their own and move none.

@@ -15,7 +15,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from prelabel.images import Pixels
-from training.augment import PHOTOGRAPHS, Kind, are_grey
+from training.augment import PHOTOGRAPHS, Kind
+from training.colours import are_grey
 from training.distribute import mean_over_replicas
 from training.recipe import Recipe
 from training.state import State

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from training import probe
-from training import train as loop
+from training import loop, probe
 from training.config import Options
+from training.train import train
 from training.trust import Skill
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     # The few steps of a test teach too little for the pile to have a weight.
     probe.held_out_skill = lambda *_: Skill(0.22, 0.02)
     loop.ROW_EVERY = 1
-    summary = loop.train(
+    summary = train(
         Options(
             Path(data), Path(output), labels=6, steps=5, preset=preset, strategy=strategy, augment=augment,  # type: ignore[arg-type]
             evaluate_every=5, checkpoint_every=5, progress="none", change=(*changes, *sys.argv[7:]),

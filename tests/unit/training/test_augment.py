@@ -9,9 +9,7 @@ from training.augment import (
     PHOTOGRAPHS,
     VIEWS,
     View,
-    are_grey,
     choose_kind,
-    colour_may_tell_class,
     fitted,
     random_view,
     view_strength,
@@ -91,11 +89,6 @@ def test_colours_vary_where_they_tell_nothing() -> None:
         assert choose_kind(framed, framed, labels) == kind
 
 
-def test_colours_that_tell_nothing_are_known_by_many_images() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (5000, 8, 8, 3)).astype(np.uint8)
-    assert not colour_may_tell_class(images, np.arange(5000, dtype=np.int32) % 10)
-
-
 @pytest.mark.parametrize("counts", [(1, 1), (2, 2), (4, 5), (5, 5), (72, 8), (80, 8), (50, 2), (90, 10), (30, 1, 30)])
 def test_classes_told_apart_by_colour_alone_keep_their_colours(counts: tuple[int, ...]) -> None:
     """However few the labels are, and however uneven."""
@@ -103,32 +96,6 @@ def test_classes_told_apart_by_colour_alone_keep_their_colours(counts: tuple[int
     images = np.zeros((len(labels), 16, 16, 3), np.uint8)
     images[np.arange(len(labels)), 4:12, 4:12, labels] = 200
     assert choose_kind(images, images, labels) == "digits"
-
-
-@pytest.mark.parametrize("is_busy", [False, True])
-def test_the_colour_of_a_small_thing_on_any_ground_is_kept(is_busy: bool) -> None:
-    """The mean of such an image is the ground's."""
-    generator = np.random.default_rng(0)
-    labels = np.arange(80, dtype=np.int32) % 2
-    images = np.broadcast_to(generator.integers(60, 190, (80, 1, 1, 3)), (80, 32, 32, 3)).copy()
-    if is_busy:
-        images += generator.integers(-30, 30, (80, 32, 32, 3))
-    for image, label in zip(images, labels, strict=True):
-        top, left = generator.integers(2, 24, 2)
-        image[top : top + 6, left : left + 6] = (255, 0, 0) if label else (0, 255, 0)
-    pile = images.astype(np.uint8)
-    assert colour_may_tell_class(pile, labels)
-    assert not colour_may_tell_class(pile[generator.permutation(80)], labels)
-
-
-def test_some_coloured_images_and_faint_hues_leave_a_pile_grey() -> None:
-    images = np.random.default_rng(0).integers(0, 240, (500, 8, 8, 1)).astype(np.uint8).repeat(3, axis=3)
-    images[..., 0] += 8
-    images[:10, 4, 4] = (255, 0, 0)
-    assert are_grey(images)
-    images[:11, 4, 4] = (255, 0, 0)
-    assert not are_grey(images)
-    assert are_grey(images[..., :1])
 
 
 def test_a_thing_that_fills_the_image_is_on_a_plain_ground_too() -> None:

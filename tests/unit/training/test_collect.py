@@ -56,7 +56,7 @@ def test_a_size_that_many_images_have_is_taken() -> None:
 
 
 def test_more_images_than_memory_are_refused_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect, "machine_memory_bytes", lambda: 10 * 16 * 16)
+    monkeypatch.setattr(collect, "machine_memory_bytes", lambda: collect.COPIES * 10 * 16 * 16)
     for most, fits in ((10, True), (11, False)):
         collector = Collector(16, most)
         for sample in samples([(16, 16)] * 3):
@@ -64,7 +64,9 @@ def test_more_images_than_memory_are_refused_before_they_are_read(monkeypatch: p
         if fits:
             assert collector.finish()[1].shape == (3, 16, 16, 1)
         else:
-            with pytest.raises(InputError, match=r"11 images of 16 x 16 x 1 .* --max-unlabelled or --image-size"):
+            with pytest.raises(
+                InputError, match=r"train on 11 images of 16 x 16 x 1 .* --max-unlabelled or --image-size"
+            ):
                 collector.finish()
 
 
@@ -108,7 +110,7 @@ def test_labelled_images_that_show_nothing_are_told(tmp_path: Path, caplog: pyte
     """Ink on transparent ground, beside a pile that was flattened before."""
     for number, folder in enumerate(("labelled/a", "labelled/b", "unlabelled")):
         (tmp_path / folder).mkdir(parents=True)
-        for i in range(3):
+        for i in range(6 if folder == "unlabelled" else 3):
             pixels = np.random.default_rng(3 * number + i).integers(0, 256, (10, 12)).astype(np.uint8)
             image = Image.fromarray(pixels) if folder == "unlabelled" else Image.new("LA", (12, 10), (0, 200))
             image.save(tmp_path / folder / f"{i}.png")

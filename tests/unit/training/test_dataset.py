@@ -46,6 +46,13 @@ def test_a_folder_gives_classes_by_name_and_the_pile(tmp_path: Path) -> None:
     assert len(data.unlabelled) == 5
 
 
+@pytest.mark.parametrize(("unlabelled", "pile"), [(3, 8), (5, 5)])
+def test_a_pile_smaller_than_what_is_labelled_gets_it_too(unlabelled: int, pile: int, tmp_path: Path) -> None:
+    """Few images of the pile may be of one class, and each step asks for all."""
+    data = load(write_folder(tmp_path, {"a": 3, "b": 2}, unlabelled)).training
+    assert (len(data.labelled), len(data.unlabelled)) == (5, pile)
+
+
 def test_colour_images_give_three_channels(tmp_path: Path) -> None:
     assert load(write_folder(tmp_path, {"a": 2, "b": 2}, mode="RGB")).training.spec.channels == 3
 
@@ -115,7 +122,8 @@ def test_labelled_images_that_are_all_kept_take_no_place_of_the_pile(tmp_path: P
     write_folder(tmp_path, {"a": 20, "b": 20}, unlabelled=10)
     for most, kept in ((50, 10), (12, 10), (5, 5), (1, 1)):
         training = load(tmp_path, max_unlabelled=most).training
-        assert (len(training.labels), len(training.unlabelled)) == (40, kept)
+        # A pile as small as this one gets the labelled images as well.
+        assert (len(training.labels), len(training.unlabelled)) == (40, 40 + kept)
 
 
 def test_where_labels_come_late_the_pile_gives_the_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +243,7 @@ def test_images_without_a_class_folder_and_empty_classes_are_warned_of(
 
 @pytest.mark.parametrize("kind", ["tar", "npz", "memory"])
 def test_training_and_bulk_work_read_the_same_images_in_the_same_order(tmp_path: Path, kind: str) -> None:
-    labels = ["cat", "dog", "cat", "dog", None]
+    labels = ["cat", "dog", None, None, None]
     images = [np.full((10, 12), 20 * i, np.uint8) for i in range(5)]
     if kind == "npz":
         where: str | Path = tmp_path / "x.npz"
@@ -259,8 +267,8 @@ def test_training_and_bulk_work_read_the_same_images_in_the_same_order(tmp_path:
     dataset = load(where)
     assert dataset.training.classes == ("cat", "dog")
     shown = dict(zip(dataset.training.labelled[:, 0, 0, 0].tolist(), dataset.training.labels.tolist(), strict=True))
-    assert shown == {0: 0, 40: 0, 20: 1, 60: 1}
-    assert dataset.training.unlabelled[:, 0, 0, 0].tolist() == [80]
+    assert shown == {0: 0, 20: 1}
+    assert dataset.training.unlabelled[:, 0, 0, 0].tolist() == [40, 60, 80]
     assert (dataset.test_source is not None) == (kind == "tar")
     source = open_source(tmp_path / "train.tar" if kind == "tar" else where)
     assert source.manifest_hash == dataset.manifest_hash

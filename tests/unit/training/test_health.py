@@ -55,6 +55,14 @@ def test_labels_that_are_learnt_too_little_for_the_pile_are_told() -> None:
     assert Watch(four, DEFAULT).look(row) == []
 
 
+@pytest.mark.parametrize("classes", [2, 3, 10, 100])
+def test_a_pile_about_which_nothing_is_known_is_told_whatever_the_number_of_classes(classes: int) -> None:
+    watch = Watch(np.full(classes, 1 / classes, np.float32), DEFAULT)
+    assert watch.look({**HEALTHY, "pseudo_confidence": 0.5 + 0.5 / classes}) == []
+    (told,) = watch.look({**HEALTHY, "pseudo_confidence": 1.05 / classes})
+    assert "the pile stays undecided" in told
+
+
 @pytest.mark.parametrize(
     ("preset", "change", "advice"),
     [

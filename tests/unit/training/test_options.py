@@ -19,8 +19,9 @@ from training import __main__ as command
 from training.augment import fitted
 from training.config import Options
 from training.memory import too_little_memory
+from training.plan import warn_of_skipped
 from training.recipe import PRESETS, changed, overridden_changes
-from training.train import train, warn_of_skipped
+from training.train import train
 from training.trust import with_fitted_ramp
 
 

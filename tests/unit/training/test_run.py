@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from prelabel.errors import InputError, TrainingError
+from prelabel.files import write_text_atomically
 from support.datasets import write_idx_dataset
 from support.short_runs import options
 from training.__main__ import main
@@ -119,31 +120,44 @@ def test_a_run_is_resumed_by_its_folder_alone(finished: tuple[Path, Path], tmp_p
 
 
 @pytest.mark.parametrize(
-    ("arguments", "claimed", "advice"),
+    ("arguments", "before", "by", "advice"),
     [
-        (["--data", "data", "--output", "run"], False, "give the same command again"),
-        (["--data", "data", "--output", "run"], True, "go on with `python -m training resume run`"),
-        (["resume", "run"], True, "go on with `python -m training resume run`"),
-        (["resume", "run"], False, "give the same command again"),
+        (["--data", "data", "--output", "run"], False, False, "give the same command again"),
+        (["--data", "data", "--output", "run"], False, True, "go on with `python -m training resume run`"),
+        # What lies there may be another run, and this one has not removed it yet.
+        (["--data", "data", "--output", "run", "--overwrite"], True, False, "give the same command again"),
+        (
+            ["--data", "data", "--output", "run", "--overwrite"],
+            True,
+            True,
+            "go on with `python -m training resume run`",
+        ),
+        (["resume", "run"], True, False, "go on with `python -m training resume run`"),
+        (["resume", "run"], False, False, "give the same command again"),
     ],
 )
 def test_who_interrupts_a_run_is_told_how_to_go_on(
     arguments: list[str],
-    claimed: bool,
+    before: bool,
+    by: bool,
     advice: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Whether there was a run before, and whether the command had claimed the folder by then."""
+
     def interrupted(*_: object) -> None:
+        if by:
+            write_text_atomically(tmp_path / "run" / "config.json", "{}")
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["training", *arguments])
     monkeypatch.setattr("training.train.train", interrupted)
     monkeypatch.setattr("training.run.options_of", interrupted)
-    if claimed:
-        (tmp_path / "run").mkdir()
-        (tmp_path / "run" / "config.json").write_text("{}")
+    (tmp_path / "run").mkdir()
+    if before:
+        write_text_atomically(tmp_path / "run" / "config.json", "{}")
     assert main() == 130
     assert f"interrupted: {advice}" in capsys.readouterr().err

@@ -56,6 +56,25 @@ def test_a_pile_of_another_name_is_told(tmp_path: Path, caplog: pytest.LogCaptur
     assert f"{tmp_path / 'to_label'} with 1 images is not read" in caplog.text
 
 
+def test_the_largest_of_other_folders_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, "labelled/a/1.png", "labelled/b/2.png", "a/3.png", "raw/4.png", "raw/5.png")
+    ids(tmp_path)
+    assert f"{tmp_path / 'raw'} with 2 images is not read" in caplog.text
+
+
+@pytest.mark.parametrize("pile", ["unlabelled", "Unlabelled"])
+def test_a_folder_in_capitals_is_told_with_its_name(
+    pile: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, "labelled/a/1.png", "labelled/b/2.png", f"{pile}/3.png", "Test/4.png", "Test/5.png")
+    train, test = find_splits(tmp_path)
+    assert (len(train), test) == (3 if pile == "unlabelled" else 2, None)
+    assert f"{tmp_path / 'Test'} is not read: rename it to test" in caplog.text
+    told = pile == "Unlabelled"
+    assert (f"{tmp_path / 'Unlabelled'} is not read: rename it to unlabelled" in caplog.text) == told
+    assert (f"{tmp_path / 'Unlabelled'} with 1 images is not read" in caplog.text) == told
+
+
 def loose_images(root: Path) -> None:
     write(root, "labelled/5.png")
 

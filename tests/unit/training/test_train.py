@@ -15,13 +15,13 @@ from PIL import Image
 from prelabel.errors import InputError, TrainingError
 from prelabel.storage import LOCK_FILE
 from support.short_runs import options
-from training import budget, probe
-from training import train as loop
+from training import budget, loop, plan, probe
 from training.checkpoint import list_checkpoints, load_checkpoint, read_meta
 from training.dataset import Dataset, Evaluation, TrainingSet
 from training.recorder import read_metrics
 from training.state import build_state
-from training.train import train
+from training.step import make_step
+from training.train import resume, train
 from training.trust import Skill
 
 
@@ -82,7 +82,7 @@ def test_hidden_labels_reach_nothing_but_the_evaluation(
 ) -> None:
     """With every hidden label changed, the weights are the same to the last bit; only the curve for people differs."""
     data, whole = finished
-    load = loop.load_dataset
+    load = plan.load_dataset
 
     def falsified(*arguments: Any, **options: Any) -> Dataset:
         dataset = load(*arguments, **options)
@@ -90,7 +90,7 @@ def test_hidden_labels_reach_nothing_but_the_evaluation(
         hidden = Evaluation(dataset.hidden.images, (dataset.hidden.labels + 1) % 3)
         return dataclasses.replace(dataset, hidden=hidden)
 
-    monkeypatch.setattr(loop, "load_dataset", falsified)
+    monkeypatch.setattr(plan, "load_dataset", falsified)
     train(options(data, tmp_path / "run"))
     expected = weights(whole)
     for name, value in weights(tmp_path / "run").items():
@@ -104,7 +104,6 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_losses(
     finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, _ = finished
-    make_step = loop.make_step
 
     def poisoned(state: Any, *arguments: Any) -> Any:
         step = make_step(state, *arguments)
@@ -117,7 +116,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_losses(
 
         return run
 
-    monkeypatch.setattr(loop, "make_step", poisoned)
+    monkeypatch.setattr("training.train.make_step", poisoned)
     with pytest.raises(TrainingError, match=r"diverged in step 7: .*loss_supervised nan"):
         train(options(data, tmp_path / "run", preset="supervised"))
     assert [read_meta(path)["step"] for path in list_checkpoints(tmp_path / "run/checkpoints")] == [4]
@@ -130,7 +129,7 @@ def test_a_device_with_too_little_memory_is_told_with_what_to_do(
         # TensorFlow's own, of a tensor of a petabyte, comes after ten seconds of tries.
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[1125899906842624]")
 
-    monkeypatch.setattr(loop, "make_step", make_step)
+    monkeypatch.setattr("training.train.make_step", make_step)
     with pytest.raises(TrainingError, match=r"device's memory \(.*OOM.*--image-size.*unlabelled_batch="):
         train(options(finished[0], tmp_path / "run"))
 
@@ -169,9 +168,9 @@ def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(
     content[len(content) // 2] ^= 0xFF
     last.write_bytes(content)
     state = build_state(make_training_set(), options(*finished).recipe(), 0)
-    assert loop.resume([good, last], state, read_meta(good))[0] == read_meta(good)["step"]
+    assert resume([good, last], state, read_meta(good))[0] == read_meta(good)["step"]
     with pytest.raises(TrainingError, match="--overwrite"):
-        loop.resume([last], state, read_meta(good))
+        resume([last], state, read_meta(good))
 
 
 def test_a_run_with_a_time_budget_ends_and_says_its_steps(
@@ -213,7 +212,7 @@ def test_a_run_measures_what_its_labels_teach_once(
     def ready(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "build_state", ready)
+    monkeypatch.setattr("training.train.build_state", ready)
     chosen = options(finished[0], tmp_path / "run", augment="natural")
     with pytest.raises(KeyboardInterrupt):
         train(chosen)
