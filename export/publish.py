@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from export.config import Options
-from export.convert import OPSET, to_onnx
+from export.convert import INPUT_NAME, OPSET, OUTPUT_NAMES, to_onnx
 from export.parity import check_parity
 from export.variants import Variants, make_variants
 from prelabel.bundle import BUNDLE_FILE, MODEL_FILE, Bundle, Parity, load_bundle
@@ -99,6 +99,9 @@ def publish(
                 key: value for key, value in meta.items() if key not in ("sums", "classes", "input", "name", "data")
             },
             files={name: sha256_file(fresh / name) for name in files},
+            input_name=INPUT_NAME,
+            probabilities_name=OUTPUT_NAMES[0],
+            realness_name=OUTPUT_NAMES[1],
             precisions=variants.figures,
         )
         write_text_atomically(fresh / BUNDLE_FILE, bundle.to_json())

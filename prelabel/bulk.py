@@ -19,6 +19,7 @@ from prelabel.errors import (
     InputError,
     ModelChangedError,
     OverloadedError,
+    PrelabelError,
     RemoteError,
     ServerUnavailableError,
     StorageError,
@@ -216,39 +217,48 @@ def run_with(
                     new += statistics.counts
                     written += 1
             except (ServerUnavailableError, OverloadedError, RemoteError, StorageError, WorkerError, OSError) as error:
-                # A full disk, for example, is an OSError, which would say neither where it was nor what is left.
-                what = " ".join(str(error).split())
-                how = "run the same command again to go on"
-                if isinstance(error, ModelChangedError):
-                    how = f"with model {run.model_id} served again, {how}; with another one, start over by --overwrite"
-                raise (StorageError if isinstance(error, OSError) else type(error))(
-                    f"{what}; {before.rows + new.rows:,} of {images:,} images are done and kept in {output.shown()}: "
-                    f"{how}"
-                ) from error
+                kept = f"{before.rows + new.rows:,} of {images:,} images are done and kept in {output.shown()}"
+                raise _with_kept(error, kept, run.model_id) from error
         if written != len(missing):
             raise WorkerError(
                 f"{len(missing) - written} of {len(missing)} shards were not made: run the same command again"
             )
-        wall_s = time.monotonic() - started
-        whole = before + new
-        summary = BulkSummary(
-            images=whole.rows,
-            errors=whole.failed,
-            predicted=new.rows,
-            images_per_s=round(new.rows / wall_s, 1),
-            wall_s=round(wall_s, 3),
-            shards_written=written,
-            shards_skipped=len(finished),
-            model_id=run.model_id,
-            manifest_hash=run.manifest_hash,
-            labels={name: whole.labels[name] for name in run.classes},
-            causes=dict(whole.errors.most_common()),
-            confidence=list(whole.confidence),
-        )
+        summary = _sum_up(run, before, new, (len(finished), written), time.monotonic() - started)
         described = {**dataclasses.asdict(summary), "input": input_name}
         write_text(output, SUMMARY_FILE, json.dumps(described, indent=2) + "\n")
         write_summary(described, progress)
     return summary
+
+
+def _with_kept(error: Exception, kept: str, model_id: str) -> PrelabelError:
+    """Returns the error that ends a run, with what is kept and how to go on.
+
+    A full disk, for example, is an OSError, which would say neither where it was nor what is left.
+    """
+    how = "run the same command again to go on"
+    if isinstance(error, ModelChangedError):
+        how = f"with model {model_id} served again, {how}; with another one, start over by --overwrite"
+    kind = type(error) if isinstance(error, PrelabelError) else StorageError
+    return kind(f"{' '.join(str(error).split())}; {kept}: {how}")
+
+
+def _sum_up(run: Run, before: Counts, new: Counts, shards: tuple[int, int], wall_s: float) -> BulkSummary:
+    """Returns the summary of rows that were there `before` and `new` ones; `shards` were there, and were written."""
+    whole = before + new
+    return BulkSummary(
+        images=whole.rows,
+        errors=whole.failed,
+        predicted=new.rows,
+        images_per_s=round(new.rows / wall_s, 1),
+        wall_s=round(wall_s, 3),
+        shards_written=shards[1],
+        shards_skipped=shards[0],
+        model_id=run.model_id,
+        manifest_hash=run.manifest_hash,
+        labels={name: whole.labels[name] for name in run.classes},
+        causes=dict(whole.errors.most_common()),
+        confidence=list(whole.confidence),
+    )
 
 
 def _change_provider(known: Run, run: Run, output: Storage, *, rows_there: bool) -> None:

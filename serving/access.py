@@ -11,6 +11,7 @@ from prelabel.errors import AccessError, OverloadedError
 from serving.errors import abort_arguments
 from serving.messages import Unreadable
 from serving.rates import RateLimiter, caller_of
+from serving.routes import relaid
 from serving.tokens import Principal, Tokens, parse_bearer
 from serving.watched import Watched
 
@@ -69,10 +70,12 @@ class Access:
         count = self._counts.get(_service(method))
         if count is None or (self._tokens is None and self._limiter.unlimited):
             return handler
-        serializers = (handler.request_deserializer, handler.response_serializer)
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method, count), *serializers)
-        return grpc.stream_stream_rpc_method_handler(self._stream(handler.stream_stream, count), *serializers)
+        return relaid(
+            handler,
+            lambda handle: self._unary(handle, method, count),
+            lambda handle: self._stream(handle, count),
+            handler.request_deserializer,
+        )
 
     def _principal(self, token: str | None) -> Principal | None:
         return None if self._tokens is None or token is None else self._tokens.get().find(token)

@@ -21,6 +21,7 @@ from prelabel.errors import (
 )
 from serving.messages import Unreadable, reader
 from serving.requests import Requests
+from serving.routes import relaid
 
 logger = logging.getLogger(__name__)
 
@@ -68,14 +69,16 @@ class ErrorLayer:
         self._requests = requests
 
     def __call__(self, method: str, handler: Any) -> Any:
-        """Wraps the handlers of the services: unary and bidirectional ones, the kinds that the API has."""
+        """Wraps the handlers of the services."""
         if not method.startswith(self._prefixes):
             return handler
         parse = handler.request_deserializer
-        serializers = (None if parse is None else reader(parse), handler.response_serializer)
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method), *serializers)
-        return grpc.stream_stream_rpc_method_handler(self._stream(handler.stream_stream, method), *serializers)
+        return relaid(
+            handler,
+            lambda handle: self._unary(handle, method),
+            lambda handle: self._stream(handle, method),
+            None if parse is None else reader(parse),
+        )
 
     def _checked(self, request: Any, method: str) -> Any:
         if isinstance(request, Unreadable):

@@ -19,6 +19,23 @@ Guard = Callable[[grpc.HandlerCallDetails], Handler | None]
 """Returns what refuses a call; None lets it in."""
 
 
+def relaid(
+    handler: Handler, unary: Callable[[Any], Any], stream: Callable[[Any], Any], parse: Callable[[bytes], Any] | None
+) -> Handler:
+    """Returns a handler with another function in the place of its own.
+
+    Args:
+        handler: Of a unary or a bidirectional method, the kinds that the API has.
+        unary: Takes the function of a unary method, and returns the other one.
+        stream: The same for a bidirectional method.
+        parse: Makes a request of bytes.
+    """
+    serializers = (parse, handler.response_serializer)
+    if handler.unary_unary:
+        return grpc.unary_unary_rpc_method_handler(unary(handler.unary_unary), *serializers)
+    return grpc.stream_stream_rpc_method_handler(stream(handler.stream_stream), *serializers)
+
+
 class Routes(grpc.GenericRpcHandler):
     """The methods of a server. Generated code adds services to it as to a server.
 

@@ -10,6 +10,7 @@ from google.protobuf import descriptor_pool
 
 from serving.request_ids import REQUEST_ID, REQUEST_ID_KEY, choose_request_id
 from serving.requests import Requests, Rpc
+from serving.routes import relaid
 
 
 class RpcLayer:
@@ -25,13 +26,15 @@ class RpcLayer:
         self._requests = requests
 
     def __call__(self, method: str, handler: Any) -> Any:
-        """Wraps the handlers of the services: unary and bidirectional ones, the kinds that the API has."""
+        """Wraps the handlers of the services."""
         if not method.startswith(self._prefixes):
             return handler
-        serializers = (handler.request_deserializer, handler.response_serializer)
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(self._followed(handler.unary_unary, method, False), *serializers)
-        return grpc.stream_stream_rpc_method_handler(self._followed(handler.stream_stream, method, True), *serializers)
+        return relaid(
+            handler,
+            lambda handle: self._followed(handle, method, False),
+            lambda handle: self._followed(handle, method, True),
+            handler.request_deserializer,
+        )
 
     def _followed(self, handle: Callable[..., Awaitable[Any]], method: str, streaming: bool) -> Callable[..., Any]:
         # What else a caller names would be metrics and spans without end.

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import logging
-import math
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +15,8 @@ from prelabel.images import ImageSpec, Pixels
 from prelabel.progress import Progress, ProgressMode
 from prelabel.sources import Source
 from training.collect import Collector, warn_of_flat
+from training.selection import Selection
 from training.splits import find_splits
-from training.spread import evenly_spread
 
 logger = logging.getLogger(__name__)
 
@@ -93,39 +91,18 @@ def load_dataset(
         InputError: No or one class, no images that can be decoded, or a class with fewer labels than asked for.
     """
     train, test = find_splits(path)
-    spread = set(evenly_spread(len(train), max_unlabelled).tolist())
-    # Of a huge data set not all is kept: of the pile a spread; where labels are drawn, not all labelled ones either.
-    most_beside = len(train) if label_count is None else max_unlabelled
-    most_drawn = 0 if label_count is None else round(label_count * (2 + math.log(max(1, label_count))))
-    most = min(len(train), len(spread) + most_beside + most_drawn)
-    kept: Counter[str] = Counter()
+    selection = Selection(len(train), max_unlabelled, label_count)
     names: list[str | None] = []
     paths: list[str] = []
     in_pile: list[bool] = []
-    beside = owed = 0
-    with Progress(most, "images", "reading", mode=progress) as report:
-        collector = Collector(image_size, most, report.advance)
+    with Progress(selection.most, "images", "reading", mode=progress) as report:
+        collector = Collector(image_size, selection.most, report.advance)
         for position, sample in enumerate(train.read(0, len(train))):
-            is_labelled = sample.label is not None
-            if position in spread:
-                # A place that fell on an image which is kept anyway goes to the next one of the pile.
-                owed += is_labelled and label_count is None
-            elif sample.label is not None:
-                # The draw may want as many of each class; with every class that comes up, fewer.
-                wanted = 0 if label_count is None else -(-label_count // max(1, len(kept)))
-                if beside >= most_beside and kept[sample.label] >= wanted:
-                    continue
-                beside += 1
-            elif owed:
-                owed -= 1
-            else:
-                continue
-            if sample.label is not None:
-                kept[sample.label] += 1
-            collector.add(sample)
-            names.append(sample.label)
-            paths.append(sample.path)
-            in_pile.append(position in spread)
+            if selection.keeps(position, sample.label):
+                collector.add(sample)
+                names.append(sample.label)
+                paths.append(sample.path)
+                in_pile.append(selection.is_of_pile(position))
         classes = class_names(name for name in names if name is not None)
         if len(classes) < 2:
             raise InputError(
