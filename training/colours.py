@@ -31,7 +31,7 @@ def colour_may_tell_class(images: Pixels, labels: NDArray[np.int32]) -> bool:
     nearest colour, since a class may have several; in units of the channels' spread (leave one out, at most 2,000
     images). Both by the colour of the whole image and by that of the thing in it, since of a small thing on any ground
     the former says nothing. Colours name classes where the mean over the classes of how many are right is above chance
-    by more than 3 standard deviations of it, or, of nearest images, above that of 999 in 1,000 shuffles of the labels;
+    by more than 3 standard deviations of it, or, of nearest images, above that of each of 999 shuffles of the labels;
     classes that a person tells by colour are far above. True as well where labels are too few to tell, so that more
     than `TOLD` would have to be right: to take a class's colour away is worse than to leave one that means nothing.
     """

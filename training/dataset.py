@@ -118,9 +118,7 @@ def load_dataset(
         pile = np.flatnonzero(in_pile)
     elif len(pile) < np.count_nonzero(labels != NO_LABEL):
         # The pile's losses want every class in each step, which few images of some of the classes do not have.
-        logger.info(
-            "the pile of %d images is smaller than what is labelled, which is learnt from in both ways", len(pile)
-        )
+        logger.info("the pile of %d images is small: the labelled images count as a part of it, too", len(pile))
         pile = np.arange(len(labels))
     bad = np.fromiter(collector.failed, np.int64)
     labels[bad] = NO_LABEL
